@@ -1,0 +1,36 @@
+import * as v from "valibot";
+import { SERVER_NAME } from "./names.ts";
+
+/** A report older than this says nothing: the daemon is gone and everybody counts as alive. */
+export const LIVENESS_STALE_MS: number = 10_000;
+
+const LivenessSchema = v.object({
+  format: v.literal(1),
+  written_at_ms: v.number(),
+  /** Servers that missed their last probes, by name. */
+  silent: v.array(v.pipe(v.string(), v.regex(SERVER_NAME))),
+  /** Last round trip of each answering server, milliseconds. */
+  rtt_ms: v.record(v.string(), v.number()),
+});
+
+/** Who answers this server's probes: `/run/jiji/liveness.json`. */
+export type LivenessReport = v.InferOutput<typeof LivenessSchema>;
+
+/** The report in `text`, or undefined when it is not one. */
+export function parseLiveness(text: string): LivenessReport | undefined {
+  try {
+    const parsed = v.safeParse(LivenessSchema, JSON.parse(text));
+    return parsed.success ? parsed.output : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Servers to leave out of answers at `nowMs`; none when the report is missing or stale. */
+export function silentServers(
+  report: LivenessReport | undefined,
+  nowMs: number,
+): ReadonlySet<string> {
+  if (!report || Math.abs(nowMs - report.written_at_ms) > LIVENESS_STALE_MS) return new Set();
+  return new Set(report.silent);
+}

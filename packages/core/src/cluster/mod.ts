@@ -1,0 +1,9 @@
+/** The rules that cli, daemon and dns must agree on: names, labels, paths, ports, rows. */
+export * from "./container_labels.ts";
+export * from "./liveness.ts";
+export * from "./names.ts";
+export * from "./newest.ts";
+export * from "./paths.ts";
+export * from "./peer_seed.ts";
+export * from "./ports.ts";
+export * from "./server_config.ts";

@@ -1,0 +1,50 @@
+/** Where jiji keeps its things on a server. */
+export const SERVER_PATHS = {
+  /** Executables: corrosion, jiji-dns, jiji-daemon. */
+  bin: "/opt/jiji/bin",
+  /** {@link ServerConfig} of this server, written by `jiji server init`. */
+  serverConfig: "/etc/jiji/server.json",
+  /** Peers known when the server joined, written by `jiji server init`; see {@link PeerSeed}. */
+  peerSeed: "/etc/jiji/peers.json",
+  /** Bearer token of the Corrosion API, 0640 root:jiji. */
+  corrosionToken: "/etc/jiji/corrosion.token",
+  /** WireGuard private key, 0600 root, made on the server and never leaving it. */
+  wireguardKey: "/etc/jiji/wireguard.key",
+  /** Corrosion's configuration, 0600: it holds the token. */
+  corrosionConfig: "/etc/jiji/corrosion.toml",
+  /** Corrosion's schema files. */
+  corrosionSchemas: "/etc/jiji/schemas",
+  /** Corrosion's database and temporary files. */
+  corrosionState: "/var/lib/jiji/corrosion",
+  /** The daemon's own state; peer cache. */
+  daemonState: "/var/lib/jiji/daemon",
+  /** jiji-dns' snapshot. */
+  dnsState: "/var/lib/jiji/dns",
+  /** Locks of projects, one folder each. */
+  locks: "/var/lib/jiji/locks",
+  /** Per-project files: env files, uploaded files, audit log. */
+  projects: "/var/lib/jiji/projects",
+  /** Sockets and files that need not survive a reboot. */
+  run: "/run/jiji",
+  /** {@link LivenessReport}, written by jiji-daemon, read by jiji-dns. */
+  liveness: "/run/jiji/liveness.json",
+} as const;
+
+/** systemd units on a server. */
+export const SERVER_UNITS = {
+  wireguard: "wg-quick@jiji0.service",
+  corrosion: "jiji-corrosion.service",
+  dns: "jiji-dns.service",
+  daemon: "jiji-daemon.service",
+} as const;
+
+/** WireGuard interface of the mesh. */
+export const MESH_INTERFACE = "jiji0";
+/** Network of the container engine that holds every jiji container. */
+export const CONTAINER_NETWORK = "jiji";
+/** Linux bridge behind that network. */
+export const CONTAINER_BRIDGE = "jiji-br0";
+/** Name of the proxy's container. */
+export const PROXY_CONTAINER = "kamal-proxy";
+/** Volume with the proxy's state file and certificates. */
+export const PROXY_VOLUME = "jiji-kamal-proxy";

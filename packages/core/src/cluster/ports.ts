@@ -1,0 +1,12 @@
+/** WireGuard, UDP, on every interface of a server. */
+export const WIREGUARD_PORT: number = 31820;
+/** Corrosion gossip, UDP, on the server's management address only. */
+export const CORROSION_GOSSIP_PORT: number = 31280;
+/** Corrosion HTTP API, TCP, on 127.0.0.1 only. */
+export const CORROSION_API_PORT: number = 31220;
+/** Liveness probes between daemons, UDP, on the server's mesh address only. */
+export const PROBE_PORT: number = 31281;
+/** The registry that the operator's machine provides, TCP, loopback on both ends. */
+export const REGISTRY_PORT: number = 31270;
+/** jiji-dns, UDP and TCP, on the server's mesh address. */
+export const DNS_PORT: number = 53;

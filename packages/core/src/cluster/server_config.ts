@@ -1,0 +1,42 @@
+import * as v from "valibot";
+import { parseCidr } from "../net/ip.ts";
+import { normalizeIp } from "../net/ip.ts";
+import { SERVER_NAME } from "./names.ts";
+
+const CidrText = v.pipe(
+  v.string(),
+  v.check((text) => parseCidr(text) !== undefined, "not an IPv4 network"),
+);
+const Port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535));
+
+/** Shape of `/etc/jiji/server.json`: what this server is, decided once when it joined. */
+export const ServerConfigSchema = v.object({
+  format: v.literal(1),
+  /** Name of the server in the configuration; also its row id and instance name. */
+  server_id: v.pipe(v.string(), v.regex(SERVER_NAME)),
+  engine: v.picklist(["docker", "podman"]),
+  cluster_cidr: CidrText,
+  /** This server's block; its first address is the server's own. */
+  block: CidrText,
+  management_ip: v.pipe(v.string(), v.check((ip) => normalizeIp(ip) === ip, "not canonical")),
+  wireguard_public_key: v.string(),
+  wireguard_port: Port,
+  /** `ip:port` texts where other servers reach WireGuard, best first. */
+  endpoints: v.array(v.string()),
+  service_domain: v.pipe(v.string(), v.regex(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/)),
+});
+
+/** This server's place in the cluster. */
+export type ServerConfig = v.InferOutput<typeof ServerConfigSchema>;
+
+/**
+ * The configuration in `text`.
+ *
+ * @throws {Error} naming the first field that is wrong.
+ */
+export function parseServerConfig(text: string): ServerConfig {
+  const parsed = v.safeParse(ServerConfigSchema, JSON.parse(text));
+  if (parsed.success) return parsed.output;
+  const issue = parsed.issues[0];
+  throw new Error(`server.json: ${v.getDotPath(issue) ?? "top level"}: ${issue.message}`);
+}

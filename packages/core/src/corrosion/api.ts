@@ -1,0 +1,129 @@
+import * as v from "valibot";
+import { ndjson } from "./ndjson.ts";
+import type { Secret } from "../runtime/secret.ts";
+import type { Statement } from "./statements.ts";
+
+/** Where a server's own Corrosion answers. */
+export interface CorrosionAddress {
+  /** `http://127.0.0.1:31220`. */
+  readonly url: string;
+  readonly token: Secret;
+}
+
+/** A call to Corrosion that failed; `status` is the HTTP status, undefined when it is down. */
+export class CorrosionError extends Error {
+  readonly status: number | undefined;
+
+  /** @param message what was asked and what came back. */
+  constructor(message: string, status?: number, options?: ErrorOptions) {
+    super(message, options);
+    this.name = "CorrosionError";
+    this.status = status;
+  }
+}
+
+/** Corrosion as a port: what daemon, dns and cli need of it. */
+export interface CorrosionApi {
+  /** Runs all statements in one transaction, or none. @throws {CorrosionError} */
+  execute(statements: readonly Statement[]): Promise<void>;
+  /** Rows of a read-only statement, cell by cell. @throws {CorrosionError} */
+  query(statement: Statement): Promise<unknown[][]>;
+}
+
+/** A local transaction or query takes milliseconds; past this Corrosion counts as down. */
+export const CORROSION_TIMEOUT_MS = 10_000;
+
+const Results = v.object({
+  results: v.array(v.looseObject({ error: v.optional(v.string()) })),
+});
+const QueryLine = v.union([
+  v.object({ columns: v.array(v.string()) }),
+  v.object({ row: v.tuple([v.number(), v.array(v.unknown())]) }),
+  v.object({ eoq: v.unknown() }),
+  v.object({ error: v.string() }),
+]);
+
+/**
+ * The HTTP API of Corrosion. Source: superfly/corrosion 1.0 `doc/api`, and the crate klukai 0.1.4;
+ * only what both have is used.
+ */
+export function corrosionHttpApi(address: CorrosionAddress): CorrosionApi {
+  return {
+    execute: (statements) => execute(address, statements),
+    query: (statement) => query(address, statement),
+  };
+}
+
+/** POST with token and JSON body; gives the response whatever its status. */
+export async function corrosionPost(
+  address: CorrosionAddress,
+  request: { readonly path: string; readonly body: unknown; readonly signal: AbortSignal },
+): Promise<Response> {
+  try {
+    return await fetch(`${address.url}${request.path}`, {
+      method: "POST",
+      headers: {
+        "content-type": "application/json",
+        authorization: `Bearer ${address.token.reveal()}`,
+      },
+      body: JSON.stringify(request.body),
+      signal: request.signal,
+    });
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new CorrosionError(`corrosion does not answer: ${reason}`, undefined, { cause });
+  }
+}
+
+async function execute(
+  address: CorrosionAddress,
+  statements: readonly Statement[],
+): Promise<void> {
+  if (statements.length === 0) return;
+  const signal = AbortSignal.timeout(CORROSION_TIMEOUT_MS);
+  const response = await corrosionPost(address, {
+    path: "/v1/transactions",
+    body: statements,
+    signal,
+  });
+  const text = await response.text();
+  const parsed = v.safeParse(Results, safeJson(text));
+  const error = parsed.success
+    ? parsed.output.results.find((result) => result.error)?.error
+    : undefined;
+  if (response.ok && parsed.success && error === undefined) return;
+  throw new CorrosionError(
+    `corrosion refused a transaction: ${error ?? (text.slice(0, 200) || response.statusText)}`,
+    response.status,
+  );
+}
+
+async function query(address: CorrosionAddress, statement: Statement): Promise<unknown[][]> {
+  const signal = AbortSignal.timeout(CORROSION_TIMEOUT_MS);
+  const response = await corrosionPost(address, { path: "/v1/queries", body: statement, signal });
+  if (!response.ok || !response.body) {
+    const text = await response.text();
+    throw new CorrosionError(
+      `corrosion refused a query: ${text.slice(0, 200) || response.statusText}`,
+      response.status,
+    );
+  }
+  const rows: unknown[][] = [];
+  for await (const line of ndjson(response.body)) {
+    const parsed = v.safeParse(QueryLine, line);
+    if (!parsed.success) throw new CorrosionError("corrosion answered in an unknown form");
+    const event = parsed.output;
+    if ("error" in event) throw new CorrosionError(`corrosion query failed: ${event.error}`);
+    if ("row" in event) rows.push(event.row[1]);
+    if ("eoq" in event) return rows;
+  }
+  throw new CorrosionError("corrosion query ended before its last row");
+}
+
+function safeJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

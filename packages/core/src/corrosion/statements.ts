@@ -1,0 +1,86 @@
+import type { ContainerRow, ServerRow, SqlValue } from "./rows.ts";
+
+/** A statement with bound parameters; values never become SQL text. */
+export type Statement = readonly [sql: string, params: readonly SqlValue[]];
+
+/**
+ * Writes a server's own row. It leaves `removed_at` alone: a daemon cannot bring itself back after
+ * the operator has removed it.
+ */
+export function upsertServer(row: Omit<ServerRow, "removedAtMs">): Statement {
+  return [
+    `INSERT INTO servers (id, hostname, subnet, wireguard_ip, wireguard_pubkey, management_ip,
+      endpoints, last_seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (id) DO UPDATE SET hostname = excluded.hostname, subnet = excluded.subnet,
+      wireguard_ip = excluded.wireguard_ip, wireguard_pubkey = excluded.wireguard_pubkey,
+      management_ip = excluded.management_ip, endpoints = excluded.endpoints,
+      last_seen = excluded.last_seen`,
+    [
+      row.id,
+      row.hostname,
+      row.subnet,
+      row.wireguardIp,
+      row.wireguardPubkey,
+      row.managementIp,
+      JSON.stringify(row.endpoints),
+      row.lastSeenMs,
+    ],
+  ];
+}
+
+/** Heartbeat of a server's own row, Unix ms. */
+export function touchServer(id: string, lastSeenMs: number): Statement {
+  return ["UPDATE servers SET last_seen = ? WHERE id = ?", [lastSeenMs, id]];
+}
+
+/** Writes a container's row; only the daemon of `row.serverId` does. */
+export function upsertContainer(row: ContainerRow): Statement {
+  return [
+    `INSERT INTO containers (id, project, service, server_id, instance_id, name, version, ip,
+      ports, started_at, health_status, unhealthy_since)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (id) DO UPDATE SET project = excluded.project, service = excluded.service,
+      server_id = excluded.server_id, instance_id = excluded.instance_id, name = excluded.name,
+      version = excluded.version, ip = excluded.ip, ports = excluded.ports,
+      started_at = excluded.started_at, health_status = excluded.health_status,
+      unhealthy_since = excluded.unhealthy_since`,
+    [
+      row.id,
+      row.project,
+      row.service,
+      row.serverId,
+      row.instance,
+      row.name,
+      row.version,
+      row.ip,
+      JSON.stringify(row.ports),
+      row.startedAtMs,
+      row.health,
+      row.unhealthySinceMs,
+    ],
+  ];
+}
+
+/** Removes a container's row; only its own server's daemon does. */
+export function deleteContainer(id: string, serverId: string): Statement {
+  return ["DELETE FROM containers WHERE id = ? AND server_id = ?", [id, serverId]];
+}
+
+/** Says that this server runs (project, service); written by that server's daemon. */
+export function upsertService(
+  key: { readonly project: string; readonly service: string },
+  serverId: string,
+): Statement {
+  return [
+    "INSERT INTO services (project, name, server_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+    [key.project, key.service, serverId],
+  ];
+}
+
+/** Sets a fact of the whole cluster, once: the first writer wins. */
+export function initMetadata(key: string, value: string): Statement {
+  return [
+    "INSERT INTO cluster_metadata (key, value) VALUES (?, ?) ON CONFLICT DO NOTHING",
+    [key, value],
+  ];
+}

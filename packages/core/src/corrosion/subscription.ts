@@ -1,0 +1,90 @@
+import * as v from "valibot";
+import { type CorrosionAddress, CorrosionError, corrosionPost } from "./api.ts";
+import { ndjson } from "./ndjson.ts";
+import type { Statement } from "./statements.ts";
+
+/** What a subscription tells, in order: all rows, then `ready`, then each change as it happens. */
+export type SubscriptionEvent =
+  | { readonly kind: "row"; readonly rowId: number; readonly cells: readonly unknown[] }
+  | { readonly kind: "ready"; readonly changeId: number }
+  | {
+    readonly kind: "change";
+    readonly type: "insert" | "update" | "delete";
+    readonly rowId: number;
+    /** New cells; the old ones for a delete. */
+    readonly cells: readonly unknown[];
+    readonly changeId: number;
+  };
+
+/** Where to begin. */
+export interface SubscriptionOptions {
+  readonly signal: AbortSignal;
+  /** Only changes after this change id; all rows first when absent. */
+  readonly fromChangeId?: number;
+}
+
+const Line = v.union([
+  v.object({ columns: v.array(v.string()) }),
+  v.object({ row: v.tuple([v.number(), v.array(v.unknown())]) }),
+  v.object({ eoq: v.looseObject({ change_id: v.optional(v.nullable(v.number())) }) }),
+  v.object({
+    change: v.tuple([
+      v.picklist(["insert", "update", "delete"]),
+      v.number(),
+      v.array(v.unknown()),
+      v.number(),
+    ]),
+  }),
+  v.object({ error: v.string() }),
+]);
+
+/**
+ * One long-lived stream of a query's rows and changes. It ends by throwing or when Corrosion closes
+ * it; reconnecting, with back-off, is the caller's part. Change ids are contiguous per query, so a
+ * jump means something was missed: this is reported as an error, and the caller starts anew.
+ *
+ * @throws {CorrosionError} when refused, cut, malformed, or after a gap.
+ */
+export async function* subscribe(
+  address: CorrosionAddress,
+  statement: Statement,
+  options: SubscriptionOptions,
+): AsyncIterable<SubscriptionEvent> {
+  const from = options.fromChangeId;
+  const path = `/v1/subscriptions${from === undefined ? "" : `?from=${from}`}`;
+  const response = await corrosionPost(address, { path, body: statement, signal: options.signal });
+  if (!response.ok || !response.body) {
+    const text = await response.text();
+    throw new CorrosionError(
+      `corrosion refused a subscription: ${text.slice(0, 200)}`,
+      response.status,
+    );
+  }
+  let lastChangeId = from;
+  for await (const line of ndjson(response.body)) {
+    const event = parseLine(line);
+    if (!event) continue;
+    if (event.kind === "ready") lastChangeId = event.changeId;
+    if (event.kind === "change") {
+      if (lastChangeId !== undefined && event.changeId > lastChangeId + 1) {
+        throw new CorrosionError(`missed changes ${lastChangeId + 1} to ${event.changeId - 1}`);
+      }
+      lastChangeId = event.changeId;
+    }
+    yield event;
+  }
+}
+
+function parseLine(line: unknown): SubscriptionEvent | undefined {
+  const parsed = v.safeParse(Line, line);
+  if (!parsed.success) throw new CorrosionError("corrosion sent a line of an unknown form");
+  const event = parsed.output;
+  if ("error" in event) throw new CorrosionError(`subscription failed: ${event.error}`);
+  if ("row" in event) return { kind: "row", rowId: event.row[0], cells: event.row[1] };
+  if ("eoq" in event) return { kind: "ready", changeId: event.eoq.change_id ?? 0 };
+  if ("change" in event) {
+    const [type, rowId, cells, changeId] = event.change;
+    return { kind: "change", type, rowId, cells, changeId };
+  }
+  return undefined;
+}

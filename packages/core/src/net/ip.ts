@@ -1,0 +1,115 @@
+import ipaddr from "ipaddr.js";
+import { JijiError } from "../runtime/errors.ts";
+
+/** An IPv4 network: `base` is the first address as an unsigned 32-bit number. */
+export interface Cidr {
+  readonly base: number;
+  /** Prefix length, 0–32. */
+  readonly prefix: number;
+}
+
+/** Number of a dotted-quad IPv4 address, or undefined when `text` is not one (no short forms). */
+export function parseIpv4(text: string): number | undefined {
+  if (!ipaddr.IPv4.isValidFourPartDecimal(text)) return undefined;
+  if (/(^|\.)0\d/.test(text)) return undefined;
+  return ipaddr.IPv4.parse(text).toByteArray().reduce((sum, octet) => sum * 256 + octet, 0);
+}
+
+/** Dotted quad of an unsigned 32-bit number. */
+export function renderIpv4(address: number): string {
+  return [24, 16, 8, 0].map((shift) => Math.floor(address / 2 ** shift) % 256).join(".");
+}
+
+/** A network in CIDR notation, or undefined when `text` is not one or has host bits set. */
+export function parseCidr(text: string): Cidr | undefined {
+  const match = /^([0-9.]+)\/(\d{1,2})$/.exec(text);
+  const base = match?.[1] === undefined ? undefined : parseIpv4(match[1]);
+  const prefix = Number(match?.[2]);
+  if (base === undefined || !(prefix <= 32)) return undefined;
+  return base % 2 ** (32 - prefix) === 0 ? { base, prefix } : undefined;
+}
+
+/** CIDR notation of a network. */
+export function renderCidr(cidr: Cidr): string {
+  return `${renderIpv4(cidr.base)}/${cidr.prefix}`;
+}
+
+/** How many addresses a network has. */
+export function cidrSize(cidr: Cidr): number {
+  return 2 ** (32 - cidr.prefix);
+}
+
+/** Whether the network holds this address. */
+export function cidrHas(cidr: Cidr, address: number): boolean {
+  return address >= cidr.base && address < cidr.base + cidrSize(cidr);
+}
+
+/** Whether two networks share any address. */
+export function cidrsOverlap(a: Cidr, b: Cidr): boolean {
+  return a.base < b.base + cidrSize(b) && b.base < a.base + cidrSize(a);
+}
+
+/** Address number `index` of a network (0 is the network's own address). */
+export function cidrAddress(cidr: Cidr, index: number): string {
+  return renderIpv4(cidr.base + index);
+}
+
+/**
+ * The server's own address inside its block: the first after the network address. The bridge, the
+ * WireGuard interface and jiji-dns all answer there.
+ */
+export function serverAddress(block: Cidr): string {
+  return cidrAddress(block, 1);
+}
+
+/**
+ * The lowest block of `blockPrefix` inside `cluster` that overlaps none of `taken`. Pass the blocks
+ * of every server row ever written, tombstones included, so that an address is never given twice.
+ *
+ * @throws {JijiError} when the cluster is full.
+ */
+export function allocateBlock(cluster: Cidr, blockPrefix: number, taken: readonly Cidr[]): Cidr {
+  const step = 2 ** (32 - blockPrefix);
+  for (let base = cluster.base; base < cluster.base + cidrSize(cluster); base += step) {
+    const block = { base, prefix: blockPrefix };
+    if (!taken.some((other) => cidrsOverlap(block, other))) return block;
+  }
+  throw new JijiError(
+    `${renderCidr(cluster)} is full: all ${cidrSize(cluster) / step} blocks of /${blockPrefix} ` +
+      "have been given out",
+    { hint: "choose a larger network.cluster_cidr for a new cluster" },
+  );
+}
+
+/**
+ * The lowest address of a block that a container may get: never the network, server or broadcast
+ * address, never one of `taken` (dotted quads).
+ *
+ * @throws {JijiError} when the block has no address left.
+ */
+export function allocateContainerAddress(block: Cidr, taken: ReadonlySet<string>): string {
+  for (let index = 2; index < cidrSize(block) - 1; index++) {
+    const address = cidrAddress(block, index);
+    if (!taken.has(address)) return address;
+  }
+  throw new JijiError(`block ${renderCidr(block)} has no container address left`);
+}
+
+/** Canonical text of an IPv4 or IPv6 address for comparing, or undefined when it is neither. */
+export function normalizeIp(text: string): string | undefined {
+  const ipv4 = parseIpv4(text);
+  if (ipv4 !== undefined) return renderIpv4(ipv4);
+  return ipaddr.IPv6.isValid(text) && !text.includes("%")
+    ? ipaddr.IPv6.parse(text).toRFC5952String()
+    : undefined;
+}
+
+/** Canonical text of an IPv4 or IPv6 prefix (a bare address counts as one host), or undefined. */
+export function normalizePrefix(text: string): string | undefined {
+  const [address = "", length, ...rest] = text.trim().split("/");
+  const ip = normalizeIp(address);
+  if (ip === undefined || rest.length > 0) return undefined;
+  const max = ip.includes(":") ? 128 : 32;
+  if (length === undefined) return `${ip}/${max}`;
+  return /^\d{1,3}$/.test(length) && Number(length) <= max ? `${ip}/${Number(length)}` : undefined;
+}
