@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { parseIpv4 } from "../net/ip.ts";
 import { PROJECT_NAME, SERVICE_NAME } from "./names.ts";
 
 /** Label keys on every container that jiji starts: the containers are the truth. */
@@ -16,6 +17,8 @@ export const LABELS = {
   proxy: "jiji.proxy",
   /** JSON list of container ports, e.g. `["3000/tcp"]`. */
   ports: "jiji.ports",
+  /** The container's pinned address in the server's block; known also while it is stopped. */
+  address: "jiji.address",
 } as const;
 
 const PortNumber = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535));
@@ -68,6 +71,8 @@ export interface ContainerLabels {
   readonly health: HealthCheck;
   readonly proxy: readonly ProxyRoute[];
   readonly ports: readonly string[];
+  /** Pinned address, or "" when the container is not on jiji's network. */
+  readonly address: string;
 }
 
 const DEFAULT_HEALTH: HealthCheck = { kind: "engine", interval_ms: 5_000, timeout_ms: 5_000 };
@@ -84,6 +89,7 @@ export function renderContainerLabels(labels: ContainerLabels): Record<string, s
     [LABELS.health]: JSON.stringify(labels.health),
     [LABELS.proxy]: JSON.stringify(labels.proxy),
     [LABELS.ports]: JSON.stringify(labels.ports),
+    [LABELS.address]: labels.address,
   };
 }
 
@@ -108,6 +114,7 @@ export function parseContainerLabels(
     health: parseJson(raw[LABELS.health], HealthCheckSchema) ?? DEFAULT_HEALTH,
     proxy: parseJson(raw[LABELS.proxy], v.array(ProxyRouteSchema)) ?? [],
     ports: parseJson(raw[LABELS.ports], v.array(v.string())) ?? [],
+    address: parseIpv4(raw[LABELS.address] ?? "") === undefined ? "" : raw[LABELS.address] ?? "",
   };
 }
 
