@@ -4,7 +4,8 @@ import { SERVER_NAME } from "./names.ts";
 /** A report older than this says nothing: the daemon is gone and everybody counts as alive. */
 export const LIVENESS_STALE_MS: number = 10_000;
 
-const LivenessSchema = v.object({
+/** Shape of a {@link LivenessReport}. */
+export const LivenessSchema = v.object({
   format: v.literal(1),
   written_at_ms: v.number(),
   /** Servers that missed their last probes, by name. */

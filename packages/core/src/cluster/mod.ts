@@ -7,3 +7,4 @@ export * from "./paths.ts";
 export * from "./peer_seed.ts";
 export * from "./ports.ts";
 export * from "./server_config.ts";
+export * from "./server_status.ts";

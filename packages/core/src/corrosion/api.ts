@@ -10,15 +10,28 @@ export interface CorrosionAddress {
   readonly token: Secret;
 }
 
-/** A call to Corrosion that failed; `status` is the HTTP status, undefined when it is down. */
+/** Facts of a failed call to Corrosion. */
+export interface CorrosionErrorFacts {
+  /** HTTP status of a refusal. */
+  readonly status?: number;
+  /** The connection failed or ended; nothing is known of the state behind it. */
+  readonly isCut?: boolean;
+  readonly cause?: unknown;
+}
+
+/** A call to Corrosion that failed. */
 export class CorrosionError extends Error {
+  /** HTTP status, undefined when Corrosion did not answer or failed later. */
   readonly status: number | undefined;
+  /** Whether the connection failed, as opposed to a refusal. */
+  readonly isCut: boolean;
 
   /** @param message what was asked and what came back. */
-  constructor(message: string, status?: number, options?: ErrorOptions) {
-    super(message, options);
+  constructor(message: string, facts: CorrosionErrorFacts = {}) {
+    super(message, facts.cause === undefined ? undefined : { cause: facts.cause });
     this.name = "CorrosionError";
-    this.status = status;
+    this.status = facts.status;
+    this.isCut = facts.isCut ?? false;
   }
 }
 
@@ -71,7 +84,7 @@ export async function corrosionPost(
     });
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new CorrosionError(`corrosion does not answer: ${reason}`, undefined, { cause });
+    throw new CorrosionError(`corrosion does not answer: ${reason}`, { isCut: true, cause });
   }
 }
 
@@ -94,7 +107,7 @@ async function execute(
   if (response.ok && parsed.success && error === undefined) return;
   throw new CorrosionError(
     `corrosion refused a transaction: ${error ?? (text.slice(0, 200) || response.statusText)}`,
-    response.status,
+    { status: response.status },
   );
 }
 
@@ -105,7 +118,7 @@ async function query(address: CorrosionAddress, statement: Statement): Promise<u
     const text = await response.text();
     throw new CorrosionError(
       `corrosion refused a query: ${text.slice(0, 200) || response.statusText}`,
-      response.status,
+      { status: response.status },
     );
   }
   const rows: unknown[][] = [];

@@ -1,7 +1,22 @@
-import type { ContainerRow, ServerRow, SqlValue } from "./rows.ts";
+import {
+  CONTAINER_COLUMNS,
+  type ContainerRow,
+  SERVER_COLUMNS,
+  type ServerRow,
+  type SqlValue,
+} from "./rows.ts";
 
 /** A statement with bound parameters; values never become SQL text. */
 export type Statement = readonly [sql: string, params: readonly SqlValue[]];
+
+/**
+ * All servers, tombstones included. Daemon and dns use this very text, so that Corrosion keeps one
+ * subscription for both (each distinct text costs a file and memory; peers.md 4.2).
+ */
+export const SELECT_SERVERS: Statement = [`SELECT ${SERVER_COLUMNS} FROM servers`, []];
+
+/** All containers; see {@link SELECT_SERVERS}. */
+export const SELECT_CONTAINERS: Statement = [`SELECT ${CONTAINER_COLUMNS} FROM containers`, []];
 
 /**
  * Writes a server's own row. It leaves `removed_at` alone: a daemon cannot bring itself back after
@@ -26,6 +41,11 @@ export function upsertServer(row: Omit<ServerRow, "removedAtMs">): Statement {
       row.lastSeenMs,
     ],
   ];
+}
+
+/** Takes back a server's tombstone; the operator's word only, when a removed server is added again. */
+export function reviveServer(id: string): Statement {
+  return ["UPDATE servers SET removed_at = NULL WHERE id = ?", [id]];
 }
 
 /** Heartbeat of a server's own row, Unix ms. */

@@ -3,8 +3,10 @@ import { type CorrosionAddress, CorrosionError, corrosionPost } from "./api.ts";
 import { ndjson } from "./ndjson.ts";
 import type { Statement } from "./statements.ts";
 
-/** What a subscription tells, in order: all rows, then `ready`, then each change as it happens. */
+/** What a subscription tells: `opened`, all rows, then `ready`, then each change as it happens. */
 export type SubscriptionEvent =
+  /** Accepted. The id is Corrosion's name for the query; change ids mean nothing under another. */
+  | { readonly kind: "opened"; readonly queryId: string }
   | { readonly kind: "row"; readonly rowId: number; readonly cells: readonly unknown[] }
   | { readonly kind: "ready"; readonly changeId: number }
   | {
@@ -57,9 +59,10 @@ export async function* subscribe(
     const text = await response.text();
     throw new CorrosionError(
       `corrosion refused a subscription: ${text.slice(0, 200)}`,
-      response.status,
+      { status: response.status },
     );
   }
+  yield { kind: "opened", queryId: response.headers.get("corro-query-id") ?? "" };
   let lastChangeId = from;
   for await (const line of ndjson(response.body)) {
     const event = parseLine(line);

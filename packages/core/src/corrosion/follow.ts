@@ -1,0 +1,232 @@
+import { backoffMs } from "../runtime/retry.ts";
+import type { Clock } from "../runtime/clock.ts";
+import type { Logger } from "../runtime/logging.ts";
+import type { Random } from "../runtime/random.ts";
+import { messageOf } from "../runtime/errors.ts";
+import { type CorrosionApi, CorrosionError } from "./api.ts";
+import type { Statement } from "./statements.ts";
+import type { SubscriptionEvent, SubscriptionOptions } from "./subscription.ts";
+
+/** Opens one subscription; {@link subscribe} bound to an address, or a simulated one. */
+export type Subscribe = (
+  statement: Statement,
+  options: SubscriptionOptions,
+) => AsyncIterable<SubscriptionEvent>;
+
+/** Told of a table's parsed rows by {@link followTable}. The key is the first column. */
+export interface TableSink<T> {
+  /** All rows, after the first fill and after every resync. Rows missing here are gone. */
+  onRows(rows: ReadonlyMap<string, T>): void;
+  /** One row is new or different. */
+  onRow(key: string, row: T): void;
+  /** One row was deleted. */
+  onGone(key: string): void;
+}
+
+/** Ports and limits of {@link followTable}. */
+export interface FollowOptions<T> {
+  /** A select whose first column is the primary key. */
+  readonly statement: Statement;
+  readonly parse: (cells: readonly unknown[]) => T | { readonly refused: string };
+  readonly sink: TableSink<T>;
+  readonly subscribe: Subscribe;
+  readonly api: CorrosionApi;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly signal: AbortSignal;
+}
+
+/** Pauses between two tries to subscribe: soon at first, gentle with a Corrosion that is down. */
+const RECONNECT = { firstMs: 250, maxMs: 10_000, jitterMs: 250 } as const;
+
+/**
+ * A stream that says nothing for this long is compared with a plain query, since Corrosion sends no
+ * keep-alive lines. Comparing instead of reconnecting matters: klukai never forgets a closed idle
+ * stream (peers.md 4.4).
+ */
+export const IDLE_CHECK_MS: number = 60_000;
+
+/** The first comparison after a resume comes sooner: a position Corrosion lost is met by silence. */
+const RESUMED_CHECK_MS = 3_000;
+
+interface Position {
+  readonly queryId: string;
+  readonly changeId: number;
+}
+
+/**
+ * Keeps a sink equal to a table of the local Corrosion until the signal aborts: subscribes, resumes
+ * by change id after a cut, and starts over from all rows after a gap, a refusal, or when Corrosion
+ * answers with another query. Rows that do not parse are skipped and logged; a bad update keeps the
+ * last good row.
+ */
+export async function followTable<T>(options: FollowOptions<T>): Promise<void> {
+  const follower = new Follower(options);
+  for (let attempt = 1; !options.signal.aborted; attempt++) {
+    const { heard, error } = await follower.connectOnce();
+    if (options.signal.aborted) return;
+    if (heard) attempt = 1;
+    options.logger.warn("subscription ended", {
+      statement: options.statement[0].slice(-40),
+      error: messageOf(error),
+      attempt,
+    });
+    const pauseMs = backoffMs(RECONNECT, attempt, options.random);
+    await options.clock.sleep(pauseMs, { signal: options.signal }).catch(() => undefined);
+  }
+}
+
+class Follower<T> {
+  readonly #options: FollowOptions<T>;
+  readonly #rows = new Map<string, T>();
+  /** Raw cells by key as JSON, to compare with a query. */
+  #raw = new Map<string, string>();
+  #position: Position | undefined;
+  #filling: Map<string, readonly unknown[]> | undefined;
+
+  constructor(options: FollowOptions<T>) {
+    this.#options = options;
+  }
+
+  /** One connection, until it ends. A refused resume forgets the position. */
+  async connectOnce(): Promise<{ heard: boolean; error: unknown }> {
+    const { signal, statement, subscribe } = this.#options;
+    const cut = new AbortController();
+    const both = AbortSignal.any([signal, cut.signal]);
+    const resuming = this.#position;
+    let heard = false;
+    try {
+      const events = subscribe(statement, {
+        signal: both,
+        ...(resuming ? { fromChangeId: resuming.changeId } : {}),
+      })[Symbol.asyncIterator]();
+      if (!resuming) this.#filling = new Map();
+      let quietMs = resuming ? RESUMED_CHECK_MS : IDLE_CHECK_MS;
+      let pending = events.next();
+      while (true) {
+        const event = await this.#nextWithin(pending, quietMs, both);
+        if (event === "quiet") {
+          await this.#compare();
+          quietMs = IDLE_CHECK_MS;
+          continue;
+        }
+        if (event.done) throw new CorrosionError("corrosion closed the stream", { isCut: true });
+        if (event.value.kind !== "opened") heard = true;
+        this.#take(event.value);
+        pending = events.next();
+      }
+    } catch (error) {
+      if (!isCut(error)) this.#position = undefined;
+      return { heard, error };
+    } finally {
+      cut.abort();
+    }
+  }
+
+  async #nextWithin(
+    pending: Promise<IteratorResult<SubscriptionEvent>>,
+    quietMs: number,
+    signal: AbortSignal,
+  ): Promise<IteratorResult<SubscriptionEvent> | "quiet"> {
+    const timer = new AbortController();
+    const quiet = this.#options.clock
+      .sleep(quietMs, { signal: AbortSignal.any([timer.signal, signal]) })
+      .then(() => "quiet" as const);
+    quiet.catch(() => undefined);
+    pending.catch(() => undefined);
+    try {
+      return await Promise.race([pending, quiet]);
+    } finally {
+      timer.abort();
+    }
+  }
+
+  #take(event: SubscriptionEvent): void {
+    switch (event.kind) {
+      case "opened":
+        if (this.#position && this.#position.queryId !== event.queryId) {
+          this.#position = undefined;
+          throw new GapError("corrosion answered with another query");
+        }
+        this.#position ??= { queryId: event.queryId, changeId: 0 };
+        return;
+      case "row":
+        this.#filling?.set(String(event.cells[0]), event.cells);
+        return;
+      case "ready":
+        this.#advance(event.changeId);
+        if (this.#filling) this.#replaceAll(this.#filling);
+        this.#filling = undefined;
+        return;
+      case "change":
+        this.#advance(event.changeId);
+        if (event.type === "delete") this.#remove(String(event.cells[0]));
+        else this.#put(event.cells);
+    }
+  }
+
+  #advance(changeId: number): void {
+    if (this.#position) this.#position = { ...this.#position, changeId };
+  }
+
+  #replaceAll(all: ReadonlyMap<string, readonly unknown[]>): void {
+    const before = new Map(this.#rows);
+    this.#rows.clear();
+    this.#raw = new Map();
+    for (const [key, cells] of all) {
+      const row = this.#parse(cells) ?? before.get(key);
+      this.#raw.set(key, JSON.stringify(cells));
+      if (row !== undefined) this.#rows.set(key, row);
+    }
+    this.#options.sink.onRows(this.#rows);
+  }
+
+  #put(cells: readonly unknown[]): void {
+    const key = String(cells[0]);
+    const row = this.#parse(cells);
+    this.#raw.set(key, JSON.stringify(cells));
+    if (row === undefined) return;
+    this.#rows.set(key, row);
+    this.#options.sink.onRow(key, row);
+  }
+
+  #remove(key: string): void {
+    this.#raw.delete(key);
+    if (this.#rows.delete(key)) this.#options.sink.onGone(key);
+  }
+
+  #parse(cells: readonly unknown[]): T | undefined {
+    const row = this.#options.parse(cells);
+    if (isRefused(row)) {
+      this.#options.logger.warn("row skipped", { reason: row.refused });
+      return undefined;
+    }
+    return row;
+  }
+
+  /** @throws {GapError} when a plain query shows other rows than the stream did. */
+  async #compare(): Promise<void> {
+    const seen = this.#raw;
+    const rows = await this.#options.api.query(this.#options.statement);
+    const same = rows.length === seen.size &&
+      rows.every((cells) => seen.get(String(cells[0])) === JSON.stringify(cells));
+    if (same) return;
+    // A change may still be on its way through the stream: starting over is cheap and always right.
+    this.#position = undefined;
+    throw new GapError("the stream and the table differ");
+  }
+}
+
+/** The position is of no use any more; the next connection reads all rows. */
+class GapError extends Error {}
+
+/** Whether the connection was lost, as opposed to Corrosion having refused or skipped something. */
+function isCut(error: unknown): boolean {
+  if (error instanceof GapError || error instanceof SyntaxError) return false;
+  return !(error instanceof CorrosionError) || error.isCut;
+}
+
+function isRefused(row: unknown): row is { readonly refused: string } {
+  return typeof row === "object" && row !== null && "refused" in row;
+}
