@@ -4,7 +4,11 @@ import { writeError, writeOut } from "./progress.ts";
 import { THINGS } from "./table.ts";
 import type { ThingName } from "./thing.ts";
 
-function parseNames(args: readonly string[]): readonly ThingName[] {
+/**
+ * Names of things, checked.
+ * @throws Error when one is unknown
+ */
+export function parseNames(args: readonly string[]): readonly ThingName[] {
   return args.map((arg) => {
     const thing = THINGS.find((candidate) => candidate.name === arg);
     if (thing) return thing.name;
