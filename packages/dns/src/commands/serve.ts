@@ -1,0 +1,148 @@
+/** `jiji-dns serve`: builds the real ports and runs until told to stop. */
+import { type ServerConfig } from "@jiji/core/cluster";
+import { corrosionHttpApi, subscribe } from "@jiji/core/corrosion";
+import { parseCidr, serverAddress } from "@jiji/core/net";
+import {
+  type Clock,
+  createJsonLogger,
+  type Logger,
+  messageOf,
+  Secret,
+  systemClock,
+  systemRandom,
+  VERSION,
+} from "@jiji/core/runtime";
+import { runSubscriber } from "../corrosion_subscriber.ts";
+import { DnsCache } from "../dns_cache.ts";
+import { DnsServer } from "../dns_server.ts";
+import { Forwarder } from "../forwarder.ts";
+import { watchLiveness } from "../liveness_watch.ts";
+import { parseResolvConf } from "../resolv_conf.ts";
+import { readSnapshot, writeSnapshot } from "../snapshot.ts";
+import { networkUpstream, type ServerAddress } from "../upstream.ts";
+
+/** Options of `jiji-dns serve`. */
+export interface ServeOptions {
+  readonly config: ServerConfig;
+  readonly tokenFile: string;
+  /** Empty: the block's first address, port 53. */
+  readonly listen: readonly ServerAddress[];
+  readonly corrosionUrl: string;
+  readonly stateFolder: string;
+  readonly livenessFile: string;
+  readonly resolvConf: string;
+  readonly signal: AbortSignal;
+}
+
+/** The resolver configuration is looked at again at most this often, milliseconds. */
+const RESOLV_CONF_EVERY_MS = 2_000;
+/** The token file may come after us at first boot; look again this often, milliseconds. */
+const TOKEN_RETRY_MS = 1_000;
+
+/** Where jiji-dns answers on a server: its own address, port 53. */
+export function ownAddress(config: Pick<ServerConfig, "block">): ServerAddress {
+  const block = parseCidr(config.block);
+  if (!block) throw new Error(`server.json: block ${config.block} is not a network`);
+  return { hostname: serverAddress(block), port: 53 };
+}
+
+/** Serves until the signal aborts. */
+export async function serve(options: ServeOptions): Promise<void> {
+  const logger = await createJsonLogger("jiji-dns", "info");
+  const clock = systemClock;
+  const { signal, config } = options;
+  const listen = options.listen.length > 0 ? options.listen : [ownAddress(config)];
+  logger.info("starting", { version: VERSION, server: config.server_id });
+  const cache = new DnsCache();
+  await loadSnapshot(cache, { folder: options.stateFolder, logger });
+  const own = new Set([...listen.map((address) => address.hostname), ownAddress(config).hostname]);
+  const forwarder = new Forwarder({
+    resolvers: resolverList(options.resolvConf, { own, clock, logger }),
+    upstream: networkUpstream(),
+    clock,
+    randomId: () => crypto.getRandomValues(new Uint16Array(1))[0] ?? 0,
+    logger,
+  });
+  const zone = { domain: config.service_domain, clusterCidr: config.cluster_cidr };
+  const server = new DnsServer({ zone, cache, forwarder, clock, logger, signal });
+  const onSilent = (silent: ReadonlySet<string>) => cache.setSilent(silent);
+  await Promise.all([
+    ...listen.map((address) => server.listen(address)),
+    watchLiveness({ path: options.livenessFile, clock, signal, onSilent }),
+    feedCache(cache, { ...options, clock, logger }),
+  ]);
+  logger.info("stopped");
+}
+
+async function feedCache(
+  cache: DnsCache,
+  o: ServeOptions & { readonly clock: Clock; readonly logger: Logger },
+): Promise<void> {
+  const { clock, logger, signal } = o;
+  const token = await readToken(o.tokenFile, { clock, logger, signal });
+  if (!token) return;
+  const address = { url: o.corrosionUrl, token };
+  await runSubscriber({
+    cache,
+    api: corrosionHttpApi(address),
+    subscribe: (statement, more) => subscribe(address, statement, more),
+    clock,
+    random: systemRandom,
+    logger,
+    signal,
+    save: (snapshot) => writeSnapshot(o.stateFolder, snapshot),
+  });
+}
+
+async function readToken(
+  path: string,
+  o: { readonly clock: Clock; readonly logger: Logger; readonly signal: AbortSignal },
+): Promise<Secret | undefined> {
+  let reported = "";
+  while (!o.signal.aborted) {
+    try {
+      return new Secret((await Deno.readTextFile(path)).trim());
+    } catch (error) {
+      const reason = messageOf(error);
+      if (reason !== reported) o.logger.warn("no corrosion token yet", { path, reason });
+      reported = reason;
+    }
+    await o.clock.sleep(TOKEN_RETRY_MS, { signal: o.signal }).catch(() => undefined);
+  }
+  return undefined;
+}
+
+async function loadSnapshot(
+  cache: DnsCache,
+  o: { readonly folder: string; readonly logger: Logger },
+): Promise<void> {
+  try {
+    const snapshot = await readSnapshot(o.folder);
+    if (!snapshot) return;
+    cache.replaceServers(snapshot.servers);
+    cache.replaceContainers(snapshot.containers);
+    o.logger.info("snapshot loaded", { containers: snapshot.containers.length });
+  } catch (error) {
+    o.logger.warn("snapshot not read", { error: messageOf(error) });
+  }
+}
+
+function resolverList(
+  path: string,
+  o: { readonly own: ReadonlySet<string>; readonly clock: Clock; readonly logger: Logger },
+): () => Promise<readonly string[]> {
+  let readAtMs = -Infinity;
+  let resolvers: readonly string[] = [];
+  return async () => {
+    if (o.clock.monotonicMs() - readAtMs < RESOLV_CONF_EVERY_MS) return resolvers;
+    readAtMs = o.clock.monotonicMs();
+    try {
+      const found = parseResolvConf(await Deno.readTextFile(path), o.own);
+      if (found.join() !== resolvers.join()) o.logger.info("resolvers", { resolvers: found });
+      resolvers = found;
+    } catch (error) {
+      o.logger.warn("resolv.conf not read", { path, error: messageOf(error) });
+    }
+    return resolvers;
+  };
+}

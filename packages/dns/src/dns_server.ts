@@ -1,0 +1,206 @@
+/** The sockets of jiji-dns: UDP and TCP on each address, with bounds on everything. */
+import { type Clock, type Logger, messageOf } from "@jiji/core/runtime";
+import { decide, type Rotation, type Zone } from "./answer.ts";
+import { encodeReject, encodeResponse, udpLimit } from "./dns_encode.ts";
+import type { DnsCache } from "./dns_cache.ts";
+import { type DnsQuery, parseQuery, plainAnswer, RCODE } from "./dns_protocol.ts";
+import type { Forwarder } from "./forwarder.ts";
+import { readTcpMessage, writeTcpMessage } from "./tcp_framing.ts";
+import type { ServerAddress } from "./upstream.ts";
+
+/** TCP clients at once; further ones wait in the kernel's queue. */
+export const TCP_CLIENTS_MAX = 128;
+/** A TCP client that sends nothing for this long is let go, milliseconds (RFC 7766 section 6.2.3). */
+export const TCP_IDLE_MS = 10_000;
+/** Queries of one TCP client answered at a time (pipelining, RFC 7766 section 6.2.1.1). */
+const TCP_PIPELINE_MAX = 16;
+/** Largest message over TCP, octets. */
+const TCP_BYTES_MAX = 65_535;
+
+/** Parts of a server. */
+export interface DnsServerOptions {
+  readonly zone: Zone;
+  readonly cache: DnsCache;
+  readonly forwarder: Forwarder;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly signal: AbortSignal;
+}
+
+/** Answers queries on any number of addresses. */
+export class DnsServer {
+  readonly #options: DnsServerOptions;
+  readonly #rotation: Rotation = roundRobin();
+  #tcpClients = 0;
+
+  constructor(options: DnsServerOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Listens on an address until the signal aborts. An address that the host does not have yet (the
+   * mesh interface is coming up) is tried again until it has.
+   */
+  async listen(address: ServerAddress): Promise<void> {
+    const { clock, logger, signal } = this.#options;
+    let reported = "";
+    while (!signal.aborted) {
+      try {
+        await this.#serve(address);
+        return;
+      } catch (error) {
+        if (signal.aborted) return;
+        const reason = messageOf(error);
+        if (reason !== reported) logger.warn("cannot listen yet", { ...address, reason });
+        reported = reason;
+        await clock.sleep(500, { signal }).catch(() => undefined);
+      }
+    }
+  }
+
+  async #serve(address: ServerAddress): Promise<void> {
+    using stop = new DisposableStack();
+    const udp = stop.adopt(Deno.listenDatagram({ transport: "udp", ...address }), closeQuietly);
+    const tcp = stop.adopt(Deno.listen({ transport: "tcp", ...address }), closeQuietly);
+    const { logger, signal } = this.#options;
+    logger.info("listening", { ...address });
+    const close = () => {
+      closeQuietly(udp);
+      closeQuietly(tcp);
+    };
+    signal.addEventListener("abort", close, { once: true });
+    try {
+      await Promise.race([this.#serveUdp(udp), this.#serveTcp(tcp)]);
+    } finally {
+      signal.removeEventListener("abort", close);
+    }
+  }
+
+  async #serveUdp(socket: Deno.DatagramConn): Promise<void> {
+    while (true) {
+      let packet: Uint8Array<ArrayBuffer>;
+      let from: Deno.Addr;
+      try {
+        [packet, from] = await socket.receive();
+      } catch (error) {
+        // A client that went away is reported on the next receive (ICMP); the socket is fine.
+        if (error instanceof Deno.errors.ConnectionRefused) continue;
+        throw error;
+      }
+      const answer = this.#respond(packet, "udp");
+      if (answer instanceof Promise) {
+        answer.then((bytes) => sendQuietly(socket, { bytes, to: from }));
+      } else {
+        sendQuietly(socket, { bytes: answer, to: from });
+      }
+    }
+  }
+
+  async #serveTcp(listener: Deno.TcpListener): Promise<void> {
+    while (true) {
+      if (this.#tcpClients >= TCP_CLIENTS_MAX) {
+        await this.#options.clock.sleep(20, { signal: this.#options.signal });
+        continue;
+      }
+      const connection = await listener.accept();
+      this.#tcpClients += 1;
+      this.#serveClient(connection)
+        .catch((error) => this.#options.logger.debug("tcp client", { error: messageOf(error) }))
+        .finally(() => {
+          this.#tcpClients -= 1;
+          closeQuietly(connection);
+        });
+    }
+  }
+
+  async #serveClient(connection: Deno.TcpConn): Promise<void> {
+    let idle: ReturnType<typeof setTimeout> | undefined;
+    const rearm = () => {
+      clearTimeout(idle);
+      idle = setTimeout(() => closeQuietly(connection), TCP_IDLE_MS);
+    };
+    const stop = () => closeQuietly(connection);
+    this.#options.signal.addEventListener("abort", stop, { once: true });
+    const running = new Set<Promise<void>>();
+    let writes: Promise<void> = Promise.resolve();
+    try {
+      while (true) {
+        rearm();
+        const packet = await readTcpMessage(connection);
+        if (!packet) break;
+        const task = Promise.resolve(this.#respond(packet, "tcp")).then((bytes) => {
+          if (bytes) writes = writes.then(() => writeTcpMessage(connection, bytes));
+          return writes;
+        }).catch(stop).finally(() => running.delete(task));
+        running.add(task);
+        if (running.size >= TCP_PIPELINE_MAX) await Promise.race(running);
+      }
+      await Promise.all(running);
+    } finally {
+      clearTimeout(idle);
+      this.#options.signal.removeEventListener("abort", stop);
+    }
+  }
+
+  /** The bytes to send back; a promise only where another resolver must be asked. */
+  #respond(
+    packet: Uint8Array,
+    transport: "udp" | "tcp",
+  ): Uint8Array<ArrayBuffer> | undefined | Promise<Uint8Array<ArrayBuffer>> {
+    const query = parseQuery(packet);
+    if (query.kind === "drop") return undefined;
+    if (query.kind === "reject") return encodeReject(query);
+    const bytesMax = transport === "udp" ? udpLimit(query) : TCP_BYTES_MAX;
+    const verdict = decide(query, { ...this.#options, rotation: this.#rotation });
+    return verdict.kind === "answer"
+      ? encodeResponse(query, verdict.answer, { bytesMax })
+      : this.#forward(query, bytesMax);
+  }
+
+  async #forward(query: DnsQuery, bytesMax: number): Promise<Uint8Array<ArrayBuffer>> {
+    const answer = await this.#options.forwarder.forward(query).catch((error) => {
+      this.#options.logger.debug("forward failed", { error: messageOf(error) });
+      return undefined;
+    });
+    if (!answer) return encodeResponse(query, plainAnswer(RCODE.SERVFAIL), { bytesMax });
+    if (answer.length <= bytesMax) return answer;
+    return truncate(query, answer);
+  }
+}
+
+/** An upstream answer that is too large for UDP: its code and question, with TC set. */
+function truncate(query: DnsQuery, answer: Uint8Array): Uint8Array<ArrayBuffer> {
+  const rcode = (answer[3] ?? 0) & 15;
+  const short = encodeResponse(query, plainAnswer(rcode), { bytesMax: TCP_BYTES_MAX });
+  short[2] = (short[2] ?? 0) | 0x02;
+  return short;
+}
+
+/** Counts per name; the map is emptied now and then rather than growing for ever. */
+export function roundRobin(): Rotation {
+  const turns = new Map<string, number>();
+  return {
+    next(name) {
+      const turn = (turns.get(name) ?? -1) + 1;
+      if (turns.size > 20_000) turns.clear();
+      turns.set(name, turn % 1_000_000);
+      return turn;
+    },
+  };
+}
+
+function sendQuietly(
+  socket: Deno.DatagramConn,
+  o: { readonly bytes: Uint8Array<ArrayBuffer> | undefined; readonly to: Deno.Addr },
+): void {
+  // A client that cannot be reached asks again; there is nobody to tell.
+  if (o.bytes) socket.send(o.bytes, o.to).catch(() => undefined);
+}
+
+function closeQuietly(resource: { close(): void }): void {
+  try {
+    resource.close();
+  } catch {
+    // Closed before.
+  }
+}
