@@ -58,6 +58,18 @@ export function shellJoinGroup(layout: CgroupLayout, group: string): string {
     .join("\n");
 }
 
+/**
+ * Shell text that moves the shell itself to where a server's own processes are: systemd-nspawn
+ * makes the group \`payload\` for them in the hierarchy of systemd alone.
+ */
+export function shellJoinServer(layout: CgroupLayout, group: string): string {
+  return layout.hierarchies.map((hierarchy) => {
+    const path = `${hierarchy}/${group}`;
+    return `if [ -d ${path}/payload ]; then echo $$ > ${path}/payload/cgroup.procs; ` +
+      `else echo $$ > ${path}/cgroup.procs; fi`;
+  }).join("\n");
+}
+
 async function groupsBelow(path: string): Promise<string[]> {
   const found: string[] = [];
   try {
@@ -129,7 +141,7 @@ export async function killGroup(
     return left.length === 0 ? true : undefined;
   }, { timeoutMs: KILL_TIMEOUT_MS, everyMs: 10 });
   if (!done) throw new Error(`processes ${left.join(", ")} of ${group} do not die`);
-  if (spare.size === 0) await removeGroup(layout, group);
+  await removeGroup(layout, group);
 }
 
 function kill(pid: number): void {

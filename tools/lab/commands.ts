@@ -4,8 +4,14 @@ import { exists } from "../prepare/command.ts";
 import { LAB_THINGS, prepare, type Slots } from "../prepare/prepare.ts";
 import { renderDuration, writeError, writeOut } from "../prepare/progress.ts";
 import type { ThingName } from "../prepare/thing.ts";
-import { type CgroupLayout, ensureGroup, observeCgroups, serverInit } from "./cgroups.ts";
-import { shellJoinGroup } from "./cgroups.ts";
+import {
+  type CgroupLayout,
+  ensureGroup,
+  observeCgroups,
+  serverInit,
+  shellJoinGroup,
+  shellJoinServer,
+} from "./cgroups.ts";
 import { endLab, findLeftovers, listLabs } from "./cleanup.ts";
 import { startHub } from "./hub.ts";
 import {
@@ -237,11 +243,11 @@ export async function planOn(
     TERM: Deno.env.get("TERM") ?? "dumb",
   };
   // In its group the command dies with the server.
-  const join = shellJoinGroup(context.layout, `${group}/payload`);
+  const join = shellJoinServer(context.layout, group);
   return [
-    ...["sh", "-c", `( ${join.replaceAll("\n", "; ")}; ) 2>/dev/null; exec "$@"`, "lab-on"],
+    ...["sh", "-ec", `${join}\nexec "$@"`, "lab-on"],
     ...["nsenter", `--target=${init}`, "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"],
-    ...["--root", "--wd=/root", "env", "-i"],
+    ...["--root", "--wdns=/root", "env", "-i"],
     ...Object.entries(environment).map(([key, value]) => `${key}=${value}`),
     ...command,
   ];

@@ -37,6 +37,7 @@ export function laptopFiles(paths: LabPaths): Readonly<Record<string, string>> {
         "hosts": [`unix://${laptopSocket(paths)}`],
         "cgroup-parent": `/${laptopEngineGroup(paths)}/containers`,
         "userland-proxy": false,
+        "dns": [HUB_ADDRESS],
       })
     }\n`,
     "containers/storage.conf": `[storage]
@@ -52,6 +53,9 @@ cgroups = "disabled"
 runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
+
+[network]
+network_backend = "netavark"
 `,
     "containers/registries.conf": `unqualified-search-registries = ["docker.io"]
 
