@@ -1,0 +1,172 @@
+import { isAbsolute, join } from "node:path";
+import * as v from "valibot";
+import { WIREGUARD_PORT } from "@jiji/core/cluster";
+import { type Cidr, cidrsOverlap, parseCidr } from "@jiji/core/net";
+import { invariant } from "@jiji/core/runtime";
+import { BaseConfiguration, type ConfigContext, type Report } from "./base.ts";
+import type { OnFailure } from "./config_types.ts";
+import {
+  duration,
+  flag,
+  keys,
+  oneOf,
+  port,
+  problem,
+  quote,
+  REFERENCE_NAME,
+  text,
+  wholeNumber,
+} from "./format/schema_parts.ts";
+
+/** Networks that no cluster may use. Source: RFC 6890 section 2.2.2 and RFC 1112 section 4. */
+const RESERVED = ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3"];
+
+/** Schema of `network`. */
+export const NetworkSchema = keys({
+  enabled: v.optional(
+    v.pipe(
+      flag(),
+      v.check((on) => on, problem("deploying without the mesh is not supported yet", "write true")),
+    ),
+    true,
+  ),
+  cluster_cidr: v.optional(
+    v.pipe(
+      v.unknown(),
+      v.check(
+        (input) => typeof input === "string" && parseCidr(input) !== undefined,
+        (issue) =>
+          problem(
+            `${quote(issue.input)} is not an IPv4 network`,
+            "its first address and a prefix, e.g. 10.210.0.0/16",
+          ),
+      ),
+      v.transform(String),
+    ),
+    "10.210.0.0/16",
+  ),
+  block_size: v.optional(wholeNumber("a prefix length", { min: 16, max: 28 }), 24),
+  wireguard_port: v.optional(port(), WIREGUARD_PORT),
+  corrosion: v.optional(text("the path or URL of a Corrosion binary")),
+}, {
+  service_domain: "the domain is always `jiji`",
+  discovery: "discovery is always Corrosion",
+});
+
+type NetworkValues = v.InferOutput<typeof NetworkSchema>;
+
+/** The mesh between the servers. */
+export class NetworkConfiguration extends BaseConfiguration<NetworkValues> {
+  /** Domain of service names; fixed. */
+  readonly serviceDomain = "jiji";
+
+  /** @param context with the document that holds `network`. */
+  constructor(context: ConfigContext) {
+    super(context, ["network"], NetworkSchema);
+  }
+
+  /** Whether there is a mesh; always so. */
+  get enabled(): boolean {
+    return this.values.enabled;
+  }
+
+  /** Network that is cut into one block a server. */
+  get clusterCidr(): Cidr {
+    const cidr = parseCidr(this.values.cluster_cidr);
+    invariant(cidr !== undefined, "cluster_cidr was validated");
+    return cidr;
+  }
+
+  /** The same as text. */
+  get clusterCidrText(): string {
+    return this.values.cluster_cidr;
+  }
+
+  /** Prefix length of a server's block. */
+  get blockPrefix(): number {
+    return this.values.block_size;
+  }
+
+  /** WireGuard's UDP port on every server. */
+  get wireguardPort(): number {
+    return this.values.wireguard_port;
+  }
+
+  /** Absolute path or https URL of a Corrosion binary to install instead of the pinned release. */
+  get corrosion(): string | undefined {
+    const { corrosion } = this.values;
+    return corrosion === undefined ? undefined : this.#resolveBinary(corrosion);
+  }
+
+  protected override check(values: NetworkValues, report: Report): void {
+    const cidr = parseCidr(values.cluster_cidr);
+    if (cidr === undefined) return;
+    const reserved = RESERVED.find((text) => {
+      const other = parseCidr(text);
+      return other !== undefined && cidrsOverlap(cidr, other);
+    });
+    if (reserved !== undefined) {
+      report(["cluster_cidr"], `${values.cluster_cidr} overlaps ${reserved}, which is reserved`, {
+        fix: "a private network, e.g. 10.210.0.0/16",
+      });
+    }
+    if (cidr.prefix < 8 || cidr.prefix > values.block_size) {
+      report(["cluster_cidr"], `${values.cluster_cidr} can't be cut into /${values.block_size}s`, {
+        fix: `a prefix from 8 to ${values.block_size}`,
+      });
+    }
+    if (values.corrosion !== undefined && this.#resolveBinary(values.corrosion) === undefined) {
+      report(["corrosion"], `${values.corrosion} is not set`, {
+        fix: `set it in ${this.context.secrets.lookedIn()} or export it`,
+      });
+    }
+  }
+
+  #resolveBinary(written: string): string | undefined {
+    const { home, projectRoot, secrets } = this.context;
+    const value = REFERENCE_NAME.test(written)
+      ? secrets.find(written, { alwaysHost: true })?.reveal()
+      : written;
+    if (value === undefined || /^https?:\/\//.test(value) || isAbsolute(value)) return value;
+    if (value.startsWith("~/") && home !== undefined) return join(home, value.slice(2));
+    return join(projectRoot, value);
+  }
+}
+
+/** Schema of `deploy`. */
+export const DeploySchema = keys({
+  max_parallel: v.optional(wholeNumber("a number of servers", { min: 1, max: 1_000 }), 10),
+  on_failure: v.optional(oneOf(["rollback", "keep"]), "rollback"),
+  health_timeout: v.optional(duration({ minMs: 1_000, maxMs: 3_600_000 }), "30s"),
+  drain_timeout: v.optional(duration({ minMs: 1, maxMs: 3_600_000 }), "30s"),
+}, { canary: "canary deploys are not supported yet" });
+
+type DeployValues = v.InferOutput<typeof DeploySchema>;
+
+/** How a deploy goes over the servers. */
+export class DeployConfiguration extends BaseConfiguration<DeployValues> {
+  /** @param context with the document that holds `deploy`. */
+  constructor(context: ConfigContext) {
+    super(context, ["deploy"], DeploySchema);
+  }
+
+  /** Servers that deploy at once. */
+  get maxParallel(): number {
+    return this.values.max_parallel;
+  }
+
+  /** What happens to servers that had switched when another fails. */
+  get onFailure(): OnFailure {
+    return this.values.on_failure;
+  }
+
+  /** How long a new container may take to become healthy, unless its health check says. */
+  get healthTimeoutMs(): number {
+    return this.values.health_timeout;
+  }
+
+  /** How long requests under way may take to finish on the old container. */
+  get drainTimeoutMs(): number {
+    return this.values.drain_timeout;
+  }
+}

@@ -1,0 +1,84 @@
+import { Secret } from "@jiji/core/runtime";
+import { ConfigError } from "./config_issue.ts";
+
+/** Where secrets come from. */
+export interface SecretSourceOptions {
+  /** Values of the env file that was read. */
+  readonly fileValues: Readonly<Record<string, string>>;
+  /** Names of the env files that were looked for, as shown; the one read is marked. */
+  readonly lookedIn: readonly string[];
+  /** This process's environment. */
+  readonly hostValues: Readonly<Record<string, string>>;
+  /** Whether secrets may come from there (`--host-env`). */
+  readonly hostAllowed: boolean;
+}
+
+/** Secrets by name. Values leave as {@link Secret} only. */
+export class SecretSource {
+  readonly #options: SecretSourceOptions;
+  readonly #given = new Map<string, Secret>();
+
+  /** @param options where to look. */
+  constructor(options: SecretSourceOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * One secret: from the env file, else from this process's environment when `--host-env` or
+   * `alwaysHost` allows it.
+   */
+  find(name: string, options: { readonly alwaysHost?: boolean } = {}): Secret | undefined {
+    const { fileValues, hostValues, hostAllowed } = this.#options;
+    const inFile = Object.hasOwn(fileValues, name) ? fileValues[name] : undefined;
+    const useHost = hostAllowed || options.alwaysHost === true;
+    const inHost = useHost && Object.hasOwn(hostValues, name) ? hostValues[name] : undefined;
+    const value = inFile ?? inHost;
+    if (value === undefined) return undefined;
+    const secret = this.#given.get(name) ?? new Secret(value);
+    this.#given.set(name, secret);
+    return secret;
+  }
+
+  /**
+   * Several secrets.
+   *
+   * @throws {ConfigError} that names every missing one and where they were looked for.
+   */
+  resolve(names: Iterable<string>, purpose: string): Map<string, Secret> {
+    const found = new Map<string, Secret>();
+    const missing: string[] = [];
+    for (const name of new Set(names)) {
+      const secret = this.find(name);
+      if (secret === undefined) missing.push(name);
+      else found.set(name, secret);
+    }
+    if (missing.length > 0) throw this.missingError(missing, purpose);
+    return found;
+  }
+
+  /** The error for secrets that are not set. */
+  missingError(names: readonly string[], purpose: string): ConfigError {
+    const noun = names.length === 1 ? "secret" : "secrets";
+    const verb = names.length === 1 ? "is" : "are";
+    return new ConfigError(
+      `${purpose}: ${noun} ${names.join(", ")} ${verb} not set; looked in ${this.lookedIn()}`,
+      {
+        hint: this.#options.hostAllowed
+          ? "add them to the env file or export them"
+          : "add them to the env file, or export them and pass --host-env",
+      },
+    );
+  }
+
+  /** Every value given out so far, to be redacted from whatever is shown. */
+  given(): readonly Secret[] {
+    return [...this.#given.values()];
+  }
+
+  /** Where secrets are looked for, for messages. */
+  lookedIn(): string {
+    const { lookedIn, hostAllowed } = this.#options;
+    const places = hostAllowed ? [...lookedIn, "the environment"] : [...lookedIn];
+    return places.join(", ");
+  }
+}
