@@ -6,11 +6,13 @@ import { labOfNamespace, namespaceName, type PartyName, PREFIX_LENGTH } from "./
 
 /** The bridge inside the switch's namespace. */
 const BRIDGE = "lab0";
+const BRIDGE_ADDRESS = "02:1a:b0:00:71:02";
 
 /** Commands for ip(8), one a line, that make the switch. */
 export function renderSwitchBatch(): string {
   return [
-    `link add ${BRIDGE} type bridge forward_delay 0`,
+    // Without an address of its own a bridge takes a new one when a server is plugged in or out.
+    `link add ${BRIDGE} address ${BRIDGE_ADDRESS} type bridge forward_delay 0`,
     `addr add ${HUB_ADDRESS}/${PREFIX_LENGTH} dev ${BRIDGE}`,
     `link set lo up`,
     `link set ${BRIDGE} up`,
