@@ -125,18 +125,13 @@ const KILL_TIMEOUT_MS = 20_000;
  * Kills every process of a group with SIGKILL, and the group itself.
  * @throws Error when some can't be killed in time
  */
-export async function killGroup(
-  layout: CgroupLayout,
-  group: string,
-  options: { readonly spare?: ReadonlySet<number> } = {},
-): Promise<void> {
-  const spare = options.spare ?? new Set<number>();
+export async function killGroup(layout: CgroupLayout, group: string): Promise<void> {
   // With its process 1 the kernel takes everything of a server at the same instant.
   const init = await serverInit(layout, group);
   if (init !== undefined) kill(init);
   let left: readonly number[] = [];
   const done = await waitFor(async () => {
-    left = (await groupProcesses(layout, group)).filter((pid) => !spare.has(pid));
+    left = await groupProcesses(layout, group);
     left.forEach(kill);
     return left.length === 0 ? true : undefined;
   }, { timeoutMs: KILL_TIMEOUT_MS, everyMs: 10 });
@@ -149,6 +144,20 @@ function kill(pid: number): void {
     Deno.kill(pid, "SIGKILL");
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+/** Moves processes out of a group, to the root of each hierarchy; those elsewhere stay there. */
+export async function releaseProcesses(
+  layout: CgroupLayout,
+  group: string,
+  options: { readonly pids: ReadonlySet<number> },
+): Promise<void> {
+  for (const pid of await groupProcesses(layout, group)) {
+    if (!options.pids.has(pid)) continue;
+    for (const hierarchy of layout.hierarchies) {
+      await Deno.writeTextFile(`${hierarchy}/cgroup.procs`, String(pid));
+    }
   }
 }
 

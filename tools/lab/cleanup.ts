@@ -1,7 +1,13 @@
 /** Ending labs, and finding what is left of them: from what is really there, not from memory. */
 import { removeTree } from "../prepare/cache.ts";
 import { exists, runCommand } from "../prepare/command.ts";
-import { type CgroupLayout, childGroups, groupProcesses, killGroup } from "./cgroups.ts";
+import {
+  type CgroupLayout,
+  childGroups,
+  groupProcesses,
+  killGroup,
+  releaseProcesses,
+} from "./cgroups.ts";
 import { labOfNamespace, type LabPaths, labPaths, STATE_ROOT } from "./names.ts";
 import { listNamespaces } from "./network.ts";
 
@@ -50,8 +56,8 @@ async function mountsBelow(folder: string): Promise<readonly string[]> {
 
 /** Ends a lab: processes, namespaces, mounts, control groups, state. Nothing there, nothing done. */
 export async function endLab(paths: LabPaths, layout: CgroupLayout): Promise<void> {
-  const spare = await ownAncestors();
-  await killGroup(layout, paths.group, { spare });
+  await releaseProcesses(layout, paths.group, { pids: await ownAncestors() });
+  await killGroup(layout, paths.group);
   for (const namespace of await listNamespaces()) {
     if (labOfNamespace(namespace) !== paths.name) continue;
     await runCommand(["ip", "netns", "delete", namespace]);

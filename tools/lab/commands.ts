@@ -20,6 +20,7 @@ import {
   operatorGroup,
   renderOperatorScript,
   shellEnvironment,
+  startKeeper,
   startLaptopEngine,
   waitForLaptopEngine,
 } from "./laptop.ts";
@@ -131,7 +132,7 @@ async function startLab(paths: LabPaths, layout: CgroupLayout, work: UpWork): Pr
   await applyCuts(paths.name, []);
   await createLaptop(context);
   say(startedAtMs, "network and laptop are there");
-  await Promise.all([startHub(context), startLaptopEngine(context)]);
+  await Promise.all([startKeeper(context), startHub(context), startLaptopEngine(context)]);
   await bootAll(context, servers, startedAtMs);
   await waitForLaptopEngine(context);
   say(startedAtMs, "the laptop's engine is up");

@@ -12,6 +12,8 @@ export interface DetachedProgram {
   readonly script: string;
   /** Network namespace file to run in; without it, the one of the caller. */
   readonly network?: string;
+  /** Whether it stays in the machine's own mount namespace. */
+  readonly sharesMounts?: boolean;
 }
 
 /** Quotes a word for a POSIX shell. */
@@ -40,8 +42,6 @@ export async function startDetached(
     program.script,
   ].join("\n");
   const network = program.network === undefined ? [] : ["nsenter", `--net=${program.network}`];
-  await runCommand([
-    ...["setsid", "--fork", ...network],
-    ...["unshare", "--mount", "--propagation", "slave", "sh", "-c", script],
-  ]);
+  const mounts = program.sharesMounts ? [] : ["unshare", "--mount", "--propagation", "slave"];
+  await runCommand(["setsid", "--fork", ...network, ...mounts, "sh", "-c", script]);
 }

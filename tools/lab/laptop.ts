@@ -1,11 +1,15 @@
 /** The operator's laptop: a place in the lab's network with a key and an engine to build with. */
-import { exists, waitFor } from "../prepare/command.ts";
+import { removeTree } from "../prepare/cache.ts";
+import { waitFor } from "../prepare/command.ts";
 import { HUB_ADDRESS, HUB_REGISTRY } from "../prepare/root.ts";
-import { groupProcesses } from "./cgroups.ts";
+import { killGroup } from "./cgroups.ts";
 import { shellQuote, shellWords, startDetached } from "./detached.ts";
 import { type LabPaths, LAPTOP_ADDRESS, namespaceFile, namespaceName } from "./names.ts";
 import { plugIn } from "./network.ts";
 import { createKey, type LabContext } from "./server.ts";
+
+/** Longest wait for one answer of the engine, in milliseconds. */
+const ENGINE_ANSWER_MS = 2000;
 
 /** Socket of the laptop's engine. */
 export function laptopSocket(paths: LabPaths): string {
@@ -74,6 +78,24 @@ insecure = true
   };
 }
 
+/** Control group of the keeper. */
+export function keeperGroup(paths: LabPaths): string {
+  return `${paths.group}/keeper`;
+}
+
+/**
+ * Starts a process that does nothing but stay in the machine's own namespaces: through it bin/lab
+ * finds its way back when it is called from within \`run\`.
+ */
+export async function startKeeper(context: LabContext): Promise<void> {
+  await startDetached(context.layout, {
+    group: keeperGroup(context.paths),
+    log: `${context.paths.laptop}/keeper.log`,
+    sharesMounts: true,
+    script: "exec sleep infinity",
+  });
+}
+
 /** Makes the laptop: its place in the network, its home and key, its engine's configuration. */
 export async function createLaptop(context: LabContext): Promise<void> {
   const { paths } = context;
@@ -93,13 +115,32 @@ export async function createLaptop(context: LabContext): Promise<void> {
   });
 }
 
-/** Starts the laptop's engine unless it runs, and returns without waiting for it. */
+/** Whether the laptop's engine answers. Source: Docker Engine API, `GET /_ping`. */
+async function engineAnswers(paths: LabPaths): Promise<boolean> {
+  try {
+    using connection = await Deno.connect({ transport: "unix", path: laptopSocket(paths) });
+    const late = setTimeout(() => connection.close(), ENGINE_ANSWER_MS);
+    try {
+      await connection.write(new TextEncoder().encode("GET /_ping HTTP/1.0\r\n\r\n"));
+      const answer = new Uint8Array(64);
+      const length = await connection.read(answer);
+      return new TextDecoder().decode(answer.subarray(0, length ?? 0)).includes(" 200 ");
+    } finally {
+      clearTimeout(late);
+    }
+  } catch {
+    return false;
+  }
+}
+
+/** Starts the laptop's engine unless it answers, and returns without waiting for it. */
 export async function startLaptopEngine(context: LabContext): Promise<void> {
   const { paths, layout } = context;
+  if (await engineAnswers(paths)) return;
   const group = laptopEngineGroup(paths);
-  if ((await groupProcesses(layout, group)).length > 0) return;
-  for (const left of ["docker.pid", "docker.sock"]) {
-    await Deno.remove(`${paths.laptop}/${left}`).catch(() => undefined);
+  await killGroup(layout, group);
+  for (const left of ["docker.pid", "docker.sock", "run"]) {
+    await removeTree(`${paths.laptop}/${left}`);
   }
   await startDetached(layout, {
     group,
@@ -114,23 +155,13 @@ export async function startLaptopEngine(context: LabContext): Promise<void> {
 }
 
 /**
- * Waits until the laptop's engine takes connections.
+ * Waits until the laptop's engine answers.
  * @throws Error naming its log when it does not in 30 s
  */
 export async function waitForLaptopEngine(context: LabContext): Promise<void> {
-  const socket = laptopSocket(context.paths);
-  const ready = await waitFor(async () => {
-    if (!await exists(socket)) return undefined;
-    try {
-      using _connection = await Deno.connect({ transport: "unix", path: socket });
-      return true;
-    } catch {
-      return undefined;
-    }
-  }, { timeoutMs: 30_000 });
-  if (!ready) {
-    throw new Error(`the laptop's engine does not start; see ${context.paths.laptop}/engine.log`);
-  }
+  const check = async () => await engineAnswers(context.paths) ? true : undefined;
+  if (await waitFor(check, { timeoutMs: 30_000 })) return;
+  throw new Error(`the laptop's engine does not start; see ${context.paths.laptop}/engine.log`);
 }
 
 /** Environment of what is run as the operator; an undefined value takes the variable away. */
