@@ -250,6 +250,8 @@ export async function planOn(
     ...["nsenter", `--target=${init}`, "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"],
     ...["--root", "--wdns=/root", "env", "-i"],
     ...Object.entries(environment).map(([key, value]) => `${key}=${value}`),
+    // nsenter passes no signals on: the command gets SIGTERM when nsenter dies of one.
+    ...["setpriv", "--pdeathsig", "TERM", "--"],
     ...command,
   ];
 }
