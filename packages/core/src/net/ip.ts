@@ -81,15 +81,31 @@ export function allocateBlock(cluster: Cidr, blockPrefix: number, taken: readonl
   );
 }
 
+/** The proxy's pinned address: the second of the server's block. */
+export function proxyAddress(block: Cidr): string {
+  return cidrAddress(block, 2);
+}
+
 /**
- * The lowest address of a block that a container may get: never the network, server or broadcast
- * address, never one of `taken` (dotted quads).
+ * An address of a block for a new container: the one after the highest in use, so that an address
+ * just given back is not another service's while answers with it are still cached; the lowest free
+ * one when the end is reached. Never the network, server, proxy or broadcast address, never one of
+ * `taken` (dotted quads).
  *
  * @throws {JijiError} when the block has no address left.
  */
 export function allocateContainerAddress(block: Cidr, taken: ReadonlySet<string>): string {
-  for (let index = 2; index < cidrSize(block) - 1; index++) {
-    const address = cidrAddress(block, index);
+  const first = 3;
+  const last = cidrSize(block) - 2;
+  let next = first;
+  for (let index = last; index >= first; index--) {
+    if (!taken.has(cidrAddress(block, index))) continue;
+    next = index + 1;
+    break;
+  }
+  const count = last - first + 1;
+  for (let step = 0; step < count; step++) {
+    const address = cidrAddress(block, first + (next - first + step) % count);
     if (!taken.has(address)) return address;
   }
   throw new JijiError(`block ${renderCidr(block)} has no container address left`);

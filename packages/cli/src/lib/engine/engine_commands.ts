@@ -1,0 +1,100 @@
+import { type Argv, CONTAINER_NETWORK, LABELS } from "@jiji/core";
+
+/** Container engines jiji drives, through their own command line. */
+export type EngineName = "docker" | "podman";
+
+/** A registry on loopback speaks plain HTTP; docker allows that by itself, podman must be told. */
+function tlsFlags(engine: EngineName, image: string): string[] {
+  return engine === "podman" && image.startsWith("localhost:") ? ["--tls-verify=false"] : [];
+}
+
+/** Pulls an image. */
+export function argvPull(engine: EngineName, image: string): Argv {
+  return [engine, "pull", "--quiet", ...tlsFlags(engine, image), image];
+}
+
+/** Pushes an image to the registry its name says. */
+export function argvPush(engine: EngineName, image: string): Argv {
+  return [engine, "push", ...tlsFlags(engine, image), image];
+}
+
+/** Gives a container another name. */
+export function argvRename(engine: EngineName, from: string, to: string): Argv {
+  return [engine, "rename", from, to];
+}
+
+/** Stops a container: SIGTERM, then SIGKILL after the grace, seconds. */
+export function argvStop(engine: EngineName, name: string, graceSeconds: number): Argv {
+  return [engine, "stop", "--time", String(graceSeconds), name];
+}
+
+/** Starts a stopped container again. */
+export function argvStart(engine: EngineName, name: string): Argv {
+  return [engine, "start", name];
+}
+
+/** Removes a container, running or not, with its anonymous volumes. */
+export function argvRemove(engine: EngineName, name: string): Argv {
+  return [engine, "rm", "--force", "--volumes", name];
+}
+
+/** Last lines of a container's output. */
+export function argvLogs(engine: EngineName, name: string, lines: number): Argv {
+  return [engine, "logs", "--tail", String(lines), name];
+}
+
+/** Runs a command in a running container. */
+export function argvExec(engine: EngineName, name: string, command: readonly string[]): Argv {
+  return [engine, "exec", name, ...command];
+}
+
+/** Ids of every container on jiji's network or with jiji's labels, stopped ones included. */
+export function argvListContainers(engine: EngineName): Argv {
+  return [engine, "ps", "--all", "--no-trunc", "--quiet"];
+}
+
+/** Where a volume lies on the host. */
+export function argvVolumeMountpoint(engine: EngineName, volume: string): Argv {
+  return [engine, "volume", "inspect", "--format", "{{.Mountpoint}}", volume];
+}
+
+/**
+ * Go template that prints of a container only what jiji needs, as one JSON line: never its
+ * environment, which holds secrets. Both engines know the fields.
+ */
+export const INSPECT_FORMAT: string = "{" + [
+  `"id":{{json .Id}}`,
+  `"name":{{json .Name}}`,
+  `"image":{{json .Image}}`,
+  `"imageName":{{json .Config.Image}}`,
+  `"created":{{json .Created}}`,
+  `"state":{"status":{{json .State.Status}},"running":{{json .State.Running}},` +
+  `"exitCode":{{json .State.ExitCode}},"startedAt":{{json .State.StartedAt}}}`,
+  `"labels":{{json .Config.Labels}}`,
+  `"networks":{{json .NetworkSettings.Networks}}`,
+].join(",") + "}";
+
+/** Names, ids, tags of a project's images. */
+export function argvListImages(engine: EngineName, reference: string): Argv {
+  return [
+    engine,
+    "images",
+    "--no-trunc",
+    "--format",
+    '{"id":"{{.ID}}","repository":"{{.Repository}}","tag":"{{.Tag}}","created":"{{.CreatedAt}}"}',
+    reference,
+  ];
+}
+
+/** Removes an image's tag, and the image when it was the last. */
+export function argvRemoveImage(engine: EngineName, image: string): Argv {
+  return [engine, "rmi", image];
+}
+
+/** Label filter for one project. */
+export function projectFilter(project: string): string[] {
+  return ["--filter", `label=${LABELS.project}=${project}`];
+}
+
+/** The engine's network that holds every jiji container. */
+export const NETWORK: string = CONTAINER_NETWORK;

@@ -1,0 +1,100 @@
+import * as v from "valibot";
+import {
+  type Argv,
+  CONTAINER_NETWORK,
+  PROXY_CONTAINER,
+  PROXY_VOLUME,
+  type ProxyRoute,
+} from "@jiji/core";
+import { PROXY_IMAGE } from "../../constants.ts";
+import { argvExec, type EngineName } from "./engine_commands.ts";
+
+/** What `kamal-proxy` needs to start on a server. */
+export interface ProxyPlace {
+  readonly engine: EngineName;
+  /** Pinned address in the server's block. */
+  readonly address: string;
+  readonly dnsServer: string;
+}
+
+/** `docker run` of the proxy. Its image listens on 80 and 443 (kamal-proxy 0.9.2 `run` defaults). */
+export function argvRunProxy(place: ProxyPlace): Argv {
+  return [
+    place.engine,
+    "run",
+    "--detach",
+    "--name",
+    PROXY_CONTAINER,
+    "--network",
+    CONTAINER_NETWORK,
+    "--ip",
+    place.address,
+    "--dns",
+    place.dnsServer,
+    "--restart",
+    "unless-stopped",
+    "--publish",
+    "80:80",
+    "--publish",
+    "443:443",
+    "--volume",
+    `${PROXY_VOLUME}:/home/kamal-proxy/.config/kamal-proxy`,
+    "--log-opt",
+    "max-size=10m",
+    "--label",
+    "jiji.proxy.address=" + place.address,
+    PROXY_IMAGE,
+  ];
+}
+
+/**
+ * Points a route at exactly these targets, through the CLI inside the proxy's own container: CLI
+ * and server of kamal-proxy must be of one version. It returns when the targets are healthy and the
+ * former ones have drained.
+ */
+export function argvDeployRoute(
+  engine: EngineName,
+  route: ProxyRoute,
+  options: {
+    readonly targets: readonly string[];
+    readonly drainTimeoutMs: number;
+    readonly deployTimeoutMs: number;
+  },
+): Argv {
+  return argvExec(engine, PROXY_CONTAINER, [
+    "kamal-proxy",
+    "deploy",
+    route.name,
+    ...options.targets.map((target) => `--target=${target}`),
+    `--deploy-timeout=${options.deployTimeoutMs}ms`,
+    `--drain-timeout=${options.drainTimeoutMs}ms`,
+    ...route.flags,
+  ]);
+}
+
+/** Takes a route away. It does not wait for requests in flight. */
+export function argvRemoveRoute(engine: EngineName, name: string): Argv {
+  return argvExec(engine, PROXY_CONTAINER, ["kamal-proxy", "remove", name]);
+}
+
+const StateFile = v.array(
+  v.looseObject({ name: v.string(), active_targets: v.nullable(v.array(v.string())) }),
+);
+
+/** Targets of each route as kamal-proxy's state file lists them. */
+export type ProxyState = ReadonlyMap<string, readonly string[]>;
+
+/**
+ * The proxy's state file. Source: kamal-proxy 0.9.2, `internal/server/router.go`: an array of
+ * services. It is written in place, so half a file is possible: undefined then, read it again.
+ */
+export function parseProxyState(text: string): ProxyState | undefined {
+  if (text.trim() === "") return new Map();
+  try {
+    const parsed = v.safeParse(StateFile, JSON.parse(text));
+    if (!parsed.success) return undefined;
+    return new Map(parsed.output.map((route) => [route.name, route.active_targets ?? []]));
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,213 @@
+import {
+  allocateBlock,
+  type Cidr,
+  CORROSION_GOSSIP_PORT,
+  JijiError,
+  parseCidr,
+  type PeerSeed,
+  renderCidr,
+  renderEndpoint,
+  type ServerConfig,
+  type ServerRow,
+} from "@jiji/core";
+import type { EngineName } from "../engine/engine_commands.ts";
+import type { ServerFacts } from "./server_facts.ts";
+
+/** A prepared server: it has a key, so it has an identity. */
+export interface PreparedServer {
+  readonly name: string;
+  /** Address that the configuration reaches it at; other servers try it first. */
+  readonly host: string;
+  readonly facts: ServerFacts;
+  readonly publicKey: string;
+  readonly managementIp: string;
+}
+
+/** Settings that hold for the whole cluster. */
+export interface ClusterSettings {
+  readonly engine: EngineName;
+  readonly clusterCidr: Cidr;
+  readonly blockPrefix: number;
+  readonly wireguardPort: number;
+  readonly serviceDomain: string;
+}
+
+/** A server's place: what its files must say. */
+export interface ServerPlace {
+  readonly config: ServerConfig;
+  /** Whether it becomes a member now. */
+  readonly joins: boolean;
+  /** Gossip addresses that its Corrosion asks first. */
+  readonly bootstrap: readonly string[];
+  /** Every other server, for its first contact. */
+  readonly peers: readonly PeerSeed[];
+}
+
+/** More do not help a newcomer, and fewer than two leave it alone when one is down. */
+const BOOTSTRAP_MAX = 5;
+
+/**
+ * Gives every server its place. Members keep their block and key for ever (also those whose first
+ * `server init` was cut off after their row was written); newcomers get the lowest block that was
+ * never given out. `rows` are all server rows of the cluster, tombstones included.
+ *
+ * @throws {JijiError} when a member contradicts the configuration, two servers have one key, or the
+ * cluster is full.
+ */
+export function planCluster(
+  servers: readonly PreparedServer[],
+  rows: readonly ServerRow[],
+  settings: ClusterSettings,
+): Map<string, ServerPlace> {
+  refuseSharedKeys(servers);
+  const taken = takenBlocks(servers, rows);
+  const configs = new Map<string, ServerConfig>();
+  const sorted = [...servers].sort((a, b) => Number(!a.facts.config) - Number(!b.facts.config));
+  for (const server of sorted) {
+    refuseContradiction(server, rows, settings);
+    const given = server.facts.config?.block ??
+      rows.find((row) => row.wireguardPubkey === server.publicKey)?.subnet;
+    const block = given === undefined
+      ? allocateBlock(settings.clusterCidr, settings.blockPrefix, taken)
+      : parseCidr(given)!;
+    taken.push(block);
+    configs.set(server.name, serverConfig(server, block, settings));
+  }
+  return new Map(servers.map((server) => {
+    const config = configs.get(server.name)!;
+    const others = otherPeers(server.name, configs, rows);
+    return [server.name, {
+      config,
+      joins: server.facts.config === undefined,
+      bootstrap: server.facts.bootstrap ?? bootstrapOf(others, servers),
+      peers: others,
+    }];
+  }));
+}
+
+function takenBlocks(servers: readonly PreparedServer[], rows: readonly ServerRow[]): Cidr[] {
+  const texts = [
+    ...rows.map((row) => row.subnet),
+    ...servers.flatMap((server) => server.facts.config ? [server.facts.config.block] : []),
+  ];
+  return texts.flatMap((text) => parseCidr(text) ?? []);
+}
+
+function serverConfig(
+  server: PreparedServer,
+  block: Cidr,
+  settings: ClusterSettings,
+): ServerConfig {
+  const hosts = [...new Set([server.host, ...server.facts.addresses])];
+  return {
+    format: 1,
+    server_id: server.name,
+    engine: settings.engine,
+    cluster_cidr: renderCidr(settings.clusterCidr),
+    block: renderCidr(block),
+    management_ip: server.managementIp,
+    wireguard_public_key: server.publicKey,
+    wireguard_port: settings.wireguardPort,
+    endpoints: hosts.map((host) => renderEndpoint({ host, port: settings.wireguardPort })),
+    service_domain: settings.serviceDomain,
+  };
+}
+
+function otherPeers(
+  name: string,
+  configs: ReadonlyMap<string, ServerConfig>,
+  rows: readonly ServerRow[],
+): PeerSeed[] {
+  const peers = new Map<string, PeerSeed>();
+  for (const row of rows) {
+    if (row.removedAtMs === null) peers.set(row.id, peerOfRow(row));
+  }
+  for (const config of configs.values()) {
+    peers.set(config.server_id, {
+      server_id: config.server_id,
+      public_key: config.wireguard_public_key,
+      block: config.block,
+      management_ip: config.management_ip,
+      endpoints: config.endpoints,
+    });
+  }
+  peers.delete(name);
+  return [...peers.values()].sort((a, b) => a.server_id < b.server_id ? -1 : 1);
+}
+
+function peerOfRow(row: ServerRow): PeerSeed {
+  return {
+    server_id: row.id,
+    public_key: row.wireguardPubkey,
+    block: row.subnet,
+    management_ip: row.managementIp,
+    endpoints: [...row.endpoints],
+  };
+}
+
+/** Members first: newcomers have nothing to tell yet. */
+function bootstrapOf(
+  peers: readonly PeerSeed[],
+  servers: readonly PreparedServer[],
+): string[] {
+  const joining = new Set(
+    servers.filter((server) => !server.facts.config).map((server) => server.name),
+  );
+  return [...peers]
+    .sort((a, b) => Number(joining.has(a.server_id)) - Number(joining.has(b.server_id)))
+    .slice(0, BOOTSTRAP_MAX)
+    .map((peer) => renderEndpoint({ host: peer.management_ip, port: CORROSION_GOSSIP_PORT }));
+}
+
+function refuseSharedKeys(servers: readonly PreparedServer[]): void {
+  const owners = new Map<string, string>();
+  for (const server of servers) {
+    const other = owners.get(server.publicKey);
+    if (other !== undefined) {
+      throw new JijiError(`${other} and ${server.name} have the same WireGuard key`, {
+        hint: `one is a copy of the other: on ${server.name} stop jiji's units, delete ` +
+          "/etc/jiji and /var/lib/jiji, then run jiji server init again",
+      });
+    }
+    owners.set(server.publicKey, server.name);
+  }
+}
+
+function refuseContradiction(
+  server: PreparedServer,
+  rows: readonly ServerRow[],
+  settings: ClusterSettings,
+): void {
+  const row = rows.find((candidate) => candidate.id === server.name);
+  if (row && row.removedAtMs !== null) {
+    throw new JijiError(`${server.name} was removed from this cluster`, {
+      hint: "give the server another name in the configuration to add it anew",
+    });
+  }
+  const own = server.facts.config;
+  if (own && own.server_id !== server.name) {
+    throw new JijiError(
+      `the server at ${server.host} joined as "${own.server_id}", the configuration calls it ` +
+        `"${server.name}"`,
+      { hint: "use its first name: containers and names depend on it" },
+    );
+  }
+  if (own && own.cluster_cidr !== renderCidr(settings.clusterCidr)) {
+    throw new JijiError(
+      `${server.name} belongs to ${own.cluster_cidr}, network.cluster_cidr says ` +
+        renderCidr(settings.clusterCidr),
+      { hint: "a cluster keeps its addresses: put the former network.cluster_cidr back" },
+    );
+  }
+  if (own && own.engine !== settings.engine) {
+    throw new JijiError(
+      `${server.name} runs on ${own.engine}, builder.engine says ${settings.engine}`,
+      { hint: "a cluster keeps its engine: put the former builder.engine back" },
+    );
+  }
+  if (!own && row && row.wireguardPubkey !== server.publicKey) {
+    throw new JijiError(`another server of this cluster is already called "${server.name}"`, {
+      hint: "choose another name for the new server",
+    });
+  }
+}

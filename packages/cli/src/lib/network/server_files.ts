@@ -1,0 +1,245 @@
+import {
+  CORROSION_API_PORT,
+  CORROSION_GOSSIP_PORT,
+  MESH_INTERFACE,
+  parseCidr,
+  type Secret,
+  SERVER_PATHS,
+  serverAddress,
+  type ServerConfig,
+} from "@jiji/core";
+import { MESH_MTU } from "../../constants.ts";
+
+/** wg-quick's configuration of the mesh interface. */
+export const WIREGUARD_CONF: string = `/etc/wireguard/${MESH_INTERFACE}.conf`;
+
+const UNIT_FOLDER = "/etc/systemd/system";
+const CORROSION_UNIT = `${UNIT_FOLDER}/jiji-corrosion.service`;
+const DNS_UNIT = `${UNIT_FOLDER}/jiji-dns.service`;
+const DAEMON_UNIT = `${UNIT_FOLDER}/jiji-daemon.service`;
+
+/** Files of our own units. */
+export const UNIT_PATHS: readonly string[] = [CORROSION_UNIT, DNS_UNIT, DAEMON_UNIT];
+
+/** A file that `server init` keeps as it should be. */
+export interface ManagedFile {
+  readonly path: string;
+  /** Octal permission bits. */
+  readonly mode: number;
+  /** `user:group`. */
+  readonly owner: string;
+  readonly content: string;
+  /** Unit to restart when the file changes, unless it is written for the first time. */
+  readonly unit?: "wireguard" | "corrosion" | "dns" | "daemon";
+}
+
+/**
+ * wg-quick configuration without any secret: the key is loaded from its own file, and peers are the
+ * daemon's business. Source: wg-quick(8).
+ */
+export function renderWireguardConf(config: ServerConfig): string {
+  const block = parseCidr(config.block)!;
+  return `# Written by jiji server init.
+[Interface]
+Address = ${serverAddress(block)}/32, ${config.management_ip}/128
+ListenPort = ${config.wireguard_port}
+MTU = ${MESH_MTU}
+PostUp = wg set %i private-key ${SERVER_PATHS.wireguardKey}
+`;
+}
+
+/** Largest gossip datagram: the mesh MTU less IPv6 (40) and UDP (8) headers. */
+const GOSSIP_MTU = MESH_MTU - 48;
+
+/**
+ * Corrosion's configuration. Gossip runs on the server's management address, inside WireGuard, so
+ * it needs no TLS of its own. Source: superfly/corrosion `doc/config.md`; keys both 1.0 and klukai
+ * 0.1.4 know.
+ */
+export function renderCorrosionConfig(
+  config: ServerConfig,
+  options: { readonly bootstrap: readonly string[]; readonly token: Secret },
+): string {
+  return `# Written by jiji server init.
+[db]
+path = "${SERVER_PATHS.corrosionState}/state.db"
+schema_paths = ["${SERVER_PATHS.corrosionSchemas}"]
+
+[gossip]
+addr = "[${config.management_ip}]:${CORROSION_GOSSIP_PORT}"
+bootstrap = ${JSON.stringify(options.bootstrap)}
+plaintext = true
+max_mtu = ${GOSSIP_MTU}
+
+[api]
+addr = "127.0.0.1:${CORROSION_API_PORT}"
+
+[api.authz]
+bearer-token = "${options.token.reveal()}"
+
+[admin]
+path = "${SERVER_PATHS.run}-corrosion/admin.sock"
+`;
+}
+
+const HARDENED = `NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectClock=yes
+ProtectHostname=yes
+ProtectControlGroups=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+SystemCallArchitectures=native`;
+
+/** Unit of Corrosion: unprivileged, private temporary folder, slow restart (it panics within 6 s). */
+export function renderCorrosionUnit(): string {
+  return `# Written by jiji server init.
+[Unit]
+Description=Corrosion, the state of the jiji cluster
+Wants=wg-quick@${MESH_INTERFACE}.service
+After=wg-quick@${MESH_INTERFACE}.service
+StartLimitIntervalSec=0
+
+[Service]
+User=jiji
+Group=jiji
+ExecStart=${SERVER_PATHS.bin}/corrosion agent -c ${SERVER_PATHS.corrosionConfig}
+Environment=TMPDIR=${SERVER_PATHS.corrosionState}/tmp
+RuntimeDirectory=jiji-corrosion
+Restart=always
+RestartSec=6
+TimeoutStopSec=15
+LimitNOFILE=65536
+UMask=0077
+ReadWritePaths=${SERVER_PATHS.corrosionState}
+${HARDENED}
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
+CapabilityBoundingSet=
+
+[Install]
+WantedBy=multi-user.target
+`;
+}
+
+/** Unit of jiji-dns: unprivileged but for the right to listen on port 53. */
+export function renderDnsUnit(): string {
+  return `# Written by jiji server init.
+[Unit]
+Description=jiji-dns, names of containers
+Wants=wg-quick@${MESH_INTERFACE}.service
+After=wg-quick@${MESH_INTERFACE}.service
+StartLimitIntervalSec=0
+
+[Service]
+User=jiji
+Group=jiji
+ExecStart=${SERVER_PATHS.bin}/jiji-dns
+AmbientCapabilities=CAP_NET_BIND_SERVICE
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE
+Restart=always
+RestartSec=1
+UMask=0022
+ReadWritePaths=${SERVER_PATHS.dnsState}
+${HARDENED}
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
+
+[Install]
+WantedBy=multi-user.target
+`;
+}
+
+/** Unit of jiji-daemon: root, since it drives WireGuard, routes, firewall and engine. */
+export function renderDaemonUnit(engine: ServerConfig["engine"]): string {
+  const after = engine === "docker" ? "docker.service" : "podman.socket";
+  return `# Written by jiji server init.
+[Unit]
+Description=jiji-daemon, keeps this server's mesh and state true
+Wants=wg-quick@${MESH_INTERFACE}.service
+After=wg-quick@${MESH_INTERFACE}.service jiji-corrosion.service ${after}
+StartLimitIntervalSec=0
+
+[Service]
+ExecStart=${SERVER_PATHS.bin}/jiji-daemon
+RuntimeDirectory=jiji
+RuntimeDirectoryMode=0755
+RuntimeDirectoryPreserve=yes
+Restart=always
+RestartSec=2
+UMask=0022
+NoNewPrivileges=yes
+ProtectHome=yes
+ProtectClock=yes
+RestrictRealtime=yes
+LockPersonality=yes
+
+[Install]
+WantedBy=multi-user.target
+`;
+}
+
+/** Every file that makes a server a member, but for the peer seed, which is written only once. */
+export function managedFiles(
+  config: ServerConfig,
+  options: {
+    readonly bootstrap: readonly string[];
+    readonly token: Secret;
+    readonly schema: string;
+  },
+): ManagedFile[] {
+  return [
+    {
+      path: SERVER_PATHS.serverConfig,
+      mode: 0o644,
+      owner: "root:root",
+      content: JSON.stringify(config, null, 2) + "\n",
+      unit: "daemon",
+    },
+    {
+      path: SERVER_PATHS.corrosionToken,
+      mode: 0o640,
+      owner: "root:jiji",
+      content: options.token.reveal() + "\n",
+    },
+    {
+      path: SERVER_PATHS.corrosionConfig,
+      mode: 0o640,
+      owner: "root:jiji",
+      content: renderCorrosionConfig(config, options),
+      unit: "corrosion",
+    },
+    {
+      path: `${SERVER_PATHS.corrosionSchemas}/jiji.sql`,
+      mode: 0o644,
+      owner: "root:root",
+      content: options.schema,
+      unit: "corrosion",
+    },
+    {
+      path: WIREGUARD_CONF,
+      mode: 0o600,
+      owner: "root:root",
+      content: renderWireguardConf(config),
+      unit: "wireguard",
+    },
+    {
+      path: CORROSION_UNIT,
+      mode: 0o644,
+      owner: "root:root",
+      content: renderCorrosionUnit(),
+      unit: "corrosion",
+    },
+    { path: DNS_UNIT, mode: 0o644, owner: "root:root", content: renderDnsUnit(), unit: "dns" },
+    {
+      path: DAEMON_UNIT,
+      mode: 0o644,
+      owner: "root:root",
+      content: renderDaemonUnit(config.engine),
+      unit: "daemon",
+    },
+  ];
+}

@@ -1,0 +1,86 @@
+import {
+  JijiError,
+  parseServerConfig,
+  PROXY_VOLUME,
+  SERVER_PATHS,
+  type ServerConfig,
+} from "@jiji/core";
+import { OBSERVE_TIMEOUT_MS } from "../../constants.ts";
+import type { ObservedHost } from "../../types/deployment.ts";
+import type { RemoteHost } from "../../types/remote_host.ts";
+import { mustRunScript } from "../../utils/remote.ts";
+import { INSPECT_FORMAT } from "../engine/engine_commands.ts";
+import { parseInspectLines } from "../engine/inspect.ts";
+import { parseProxyState } from "../engine/proxy_commands.ts";
+
+/**
+ * Looks at a server in one round trip: its place in the cluster, every container, the proxy's
+ * routes. Arguments: engine, Go template of the fields that are read.
+ */
+const OBSERVE_SCRIPT = `set -u
+engine=$1 format=$2
+if [ -f ${SERVER_PATHS.serverConfig} ]; then
+  printf '@config %s\\n' "$(base64 -w0 <${SERVER_PATHS.serverConfig})"
+fi
+ids=$("$engine" ps --all --no-trunc --quiet) || exit 69
+if [ -n "$ids" ]; then
+  "$engine" inspect --type container --format "$format" $ids 2>/dev/null | sed 's/^/@container /'
+fi
+volume=$("$engine" volume inspect --format '{{.Mountpoint}}' ${PROXY_VOLUME} 2>/dev/null)
+if [ -n "$volume" ] && [ -f "$volume/kamal-proxy.state" ]; then
+  printf '@proxy %s\\n' "$(base64 -w0 <"$volume/kamal-proxy.state")"
+fi
+exit 0
+`;
+
+/**
+ * Observes a server before a deploy.
+ *
+ * @throws {JijiError} when it is no member of a cluster yet; {RemoteCommandError} when its engine
+ * does not answer.
+ */
+export async function observeHost(
+  host: RemoteHost,
+  engine: ServerConfig["engine"],
+  signal: AbortSignal,
+): Promise<ObservedHost> {
+  const text = await mustRunScript(host, OBSERVE_SCRIPT, {
+    args: [engine, INSPECT_FORMAT],
+    what: `${engine} does not answer`,
+    timeoutMs: OBSERVE_TIMEOUT_MS,
+    signal,
+  });
+  return parseObservation(host.name, text);
+}
+
+/**
+ * The observation in the script's output.
+ *
+ * @throws {JijiError} when the server has not joined.
+ */
+export function parseObservation(name: string, text: string): ObservedHost {
+  const lines = text.split("\n");
+  const after = (key: string) =>
+    lines.filter((line) => line.startsWith(`@${key} `)).map((line) => line.slice(key.length + 2));
+  const [config] = after("config");
+  if (config === undefined) {
+    throw new JijiError(`${name} is not a member of a cluster yet`, {
+      hint: "run jiji server init first",
+    });
+  }
+  const { containers, refused } = parseInspectLines(after("container").join("\n"));
+  if (refused.length > 0) {
+    throw new JijiError(
+      `${name}: the engine described ${refused.length} containers in a form that ` +
+        "jiji does not know",
+      { hint: "please report it with the engine's version" },
+    );
+  }
+  const [proxy] = after("proxy");
+  return {
+    name,
+    config: parseServerConfig(atob(config)),
+    containers,
+    proxyState: proxy === undefined ? new Map() : parseProxyState(atob(proxy)),
+  };
+}

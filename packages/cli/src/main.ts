@@ -1,0 +1,187 @@
+/** The `jiji` program: command tree and options only; each handler is loaded when it is called. */
+import { Command } from "@commander-js/extra-typings";
+import { JijiError, systemClock, VERSION } from "@jiji/core/runtime";
+import { Output, type TextSink } from "./lib/output/output.ts";
+import type { CommonOptions, Ports } from "./utils/command_helpers.ts";
+
+/** Options that any command line may carry. */
+interface OutputFlags {
+  readonly json?: boolean | undefined;
+  readonly quiet?: boolean | undefined;
+}
+
+function sink(stream: typeof Deno.stdout | typeof Deno.stderr): TextSink {
+  const encoder = new TextEncoder();
+  return {
+    write(text) {
+      const bytes = encoder.encode(text);
+      try {
+        for (let written = 0; written < bytes.length;) {
+          written += stream.writeSync(bytes.subarray(written));
+        }
+      } catch (error) {
+        // The reader went away (`jiji … | head`): that is its right.
+        if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+      }
+    },
+    isTerminal: stream.isTerminal(),
+    get columns() {
+      try {
+        return Deno.consoleSize().columns;
+      } catch {
+        return 80;
+      }
+    },
+  };
+}
+
+function makePorts(flags: OutputFlags, signal: AbortSignal): Ports {
+  const output = new Output({
+    stdout: sink(Deno.stdout),
+    stderr: sink(Deno.stderr),
+    json: flags.json ?? false,
+    quiet: flags.quiet ?? false,
+    env: Deno.env.toObject(),
+    clock: systemClock,
+  });
+  return { output, clock: systemClock, signal, cwd: Deno.cwd() };
+}
+
+/** Exit code of a program ended by Ctrl-C. Source: bash(1), EXIT STATUS: 128 + SIGINT. */
+const EXIT_INTERRUPTED = 130;
+/** An error nobody foresaw is our bug. */
+const EXIT_BUG = 70;
+
+/**
+ * Runs a handler and turns what it throws into text and an exit code: the only place that does. The
+ * first Ctrl-C lets the handler undo what it began, the second one ends at once.
+ */
+async function execute(
+  flags: OutputFlags,
+  handler: (ports: Ports) => Promise<void>,
+): Promise<void> {
+  const abort = new AbortController();
+  const interrupt = () => {
+    if (abort.signal.aborted) Deno.exit(EXIT_INTERRUPTED);
+    abort.abort(new JijiError("interrupted"));
+  };
+  Deno.addSignalListener("SIGINT", interrupt);
+  Deno.addSignalListener("SIGTERM", interrupt);
+  const ports = makePorts(flags, abort.signal);
+  try {
+    await handler(ports);
+    Deno.exit(0);
+  } catch (error) {
+    ports.output.failure(error);
+    if (!(error instanceof JijiError)) {
+      ports.output.note(error instanceof Error ? error.stack ?? "" : String(error));
+      ports.output.note("This is a bug in jiji: please report it with the lines above.");
+    }
+    if (abort.signal.aborted) Deno.exit(EXIT_INTERRUPTED);
+    Deno.exit(error instanceof JijiError ? error.exitCode : EXIT_BUG);
+  }
+}
+
+/** A command about the cluster of a configuration, with the options all of them share. */
+function clusterCommand(name: string, description: string) {
+  return new Command(name)
+    .description(description)
+    .option("-c, --config-file <path>", "configuration to use instead of searching upward")
+    .option("-e, --environment <name>", "use .jiji/deploy.<name>.yml and .env.<name>")
+    .option("-H, --hosts <names>", "only these servers: names or addresses, comma list, * and ?")
+    .option("--host-env", "let secrets come from this process's environment")
+    .option("--json", "results and events as JSON")
+    .option("-q, --quiet", "no progress");
+}
+
+const program = new Command("jiji")
+  .description("Turns Linux servers into one private network of containers, and deploys to it.")
+  .version(VERSION, "--version", "print the version of jiji")
+  .helpOption("-h, --help", "show help")
+  .enablePositionalOptions()
+  .showSuggestionAfterError()
+  .showHelpAfterError("(jiji --help shows the commands)");
+
+program.command("init")
+  .description("write a commented starter configuration, .jiji/deploy.yml")
+  .option("-e, --environment <name>", "write .jiji/deploy.<name>.yml")
+  .option("-f, --force", "overwrite an existing file")
+  .action((options) =>
+    execute({}, async (ports) => {
+      const { init } = await import("./commands/init.ts");
+      await init({ cwd: ports.cwd, ...options }, {
+        write: (line) => ports.output.line(line),
+      });
+    })
+  );
+
+program.command("version")
+  .description("print the version of jiji")
+  .option("--json", "as JSON")
+  .action((options) =>
+    execute(options, (ports) => {
+      if (options.json) ports.output.result({ version: VERSION });
+      else ports.output.line(`jiji ${VERSION}`);
+      return Promise.resolve();
+    })
+  );
+
+const server = new Command("server").description("prepare and manage servers");
+server.addCommand(
+  clusterCommand("init", "make every server of the configuration a member of the cluster")
+    .addHelpText("after", "\nSafe to run again: it changes only what is not as it should be.")
+    .action((options: CommonOptions & OutputFlags) =>
+      execute(options, async (ports) => {
+        const { serverInit } = await import("./commands/server_init.ts");
+        await serverInit(options, ports);
+      })
+    ),
+);
+program.addCommand(server);
+
+program.addCommand(
+  clusterCommand("deploy", "build, ship and switch services without dropping a request")
+    .option("-S, --services <names>", "only these services: comma list, * and ?")
+    .option("--build", "build services with build: before deploying (the default)")
+    .option("--no-build", "deploy an image that was built and shipped before")
+    .option("--no-cache", "build without the layer cache")
+    .option("--version <version>", "image tag of services with build: (default: git commit)")
+    .option("--plan", "print what would be done and stop")
+    .option("--force", "replace containers even when nothing changed")
+    .option("--skip-unreachable", "leave out servers that cannot be reached")
+    .action((options) =>
+      execute(options, async (ports) => {
+        const { deploy } = await import("./commands/deploy.ts");
+        await deploy(options, ports);
+      })
+    ),
+);
+
+const network = new Command("network").description("the private network between servers");
+network.addCommand(
+  clusterCommand("status", "servers, links between them and what they run")
+    .action((options: CommonOptions & OutputFlags) =>
+      execute(options, async (ports) => {
+        const { networkStatus } = await import("./commands/network_status.ts");
+        await networkStatus(options, ports);
+      })
+    ),
+);
+program.addCommand(network);
+
+const services = new Command("services").description("services of the project");
+services.addCommand(
+  clusterCommand("list", "what runs where")
+    .option("-S, --services <names>", "only these services: comma list, * and ?")
+    .action((options) =>
+      execute(options, async (ports) => {
+        const { servicesList } = await import("./commands/services_list.ts");
+        await servicesList(options, ports);
+      })
+    ),
+);
+program.addCommand(services);
+
+await program.parseAsync(["jiji", "jiji", ...Deno.args]).catch((error: unknown) => {
+  throw error;
+});

@@ -1,0 +1,121 @@
+import type { Argv, ContainerLabels, ProxyRoute, ServerConfig } from "@jiji/core";
+import type { ContainerSpec } from "../lib/engine/container_run.ts";
+import type { ObservedContainer } from "../lib/engine/inspect.ts";
+import type { ProxyState } from "../lib/engine/proxy_commands.ts";
+
+/** What one round trip tells of a server before a deploy. */
+export interface ObservedHost {
+  readonly name: string;
+  readonly config: ServerConfig;
+  readonly containers: readonly ObservedContainer[];
+  /** Undefined when the state file could not be read or is half written. */
+  readonly proxyState: ProxyState | undefined;
+}
+
+/** A file to put on a server before a container that mounts it starts. */
+export interface ShippedFile {
+  /** Absolute path on this machine. */
+  readonly local: string;
+  /** Absolute path on the server; names the content, so that it never changes under a container. */
+  readonly remote: string;
+  readonly mode: number;
+  /** `user:group`, or undefined to leave it root's. */
+  readonly owner: string | undefined;
+}
+
+/** A service as it should run, the same on every server. */
+export interface DesiredService {
+  readonly project: string;
+  readonly service: string;
+  readonly version: string;
+  /** Servers by name. */
+  readonly hosts: readonly string[];
+  readonly spec: ContainerSpec;
+  /** Hashes of what makes the container: image, environment, options. */
+  readonly fingerprint: Fingerprint;
+  readonly health: ContainerLabels["health"];
+  readonly healthTimeoutMs: number;
+  readonly routes: readonly ProxyRoute[];
+  readonly ports: readonly string[];
+  readonly stopFirst: boolean;
+  readonly drainTimeoutMs: number;
+  readonly retain: number;
+  readonly files: readonly ShippedFile[];
+  /** Whether its image comes through our own registry and must be pulled by that name. */
+  readonly built: boolean;
+}
+
+/** Hashes that tell why a container must be replaced, never with what. */
+export interface Fingerprint {
+  readonly image: string;
+  readonly environment: string;
+  readonly options: string;
+}
+
+/** One atomic thing to do on one server. */
+export type DeployStep =
+  | { readonly kind: "installProxy"; readonly address: string }
+  | { readonly kind: "pullImage"; readonly image: string; readonly always: boolean }
+  | { readonly kind: "shipFiles"; readonly files: readonly ShippedFile[] }
+  | { readonly kind: "renameContainer"; readonly from: string; readonly to: string }
+  | {
+    readonly kind: "startContainer";
+    readonly name: string;
+    readonly argv: Argv;
+    readonly envFile: string;
+  }
+  | { readonly kind: "resumeContainer"; readonly name: string }
+  | { readonly kind: "healthGate"; readonly name: string; readonly timeoutMs: number }
+  | {
+    readonly kind: "routeProxy";
+    readonly route: ProxyRoute;
+    readonly targets: readonly string[];
+    readonly drainTimeoutMs: number;
+  }
+  | { readonly kind: "removeRoute"; readonly route: string }
+  | { readonly kind: "stopContainer"; readonly name: string; readonly graceSeconds: number }
+  | { readonly kind: "removeContainer"; readonly name: string }
+  | {
+    readonly kind: "pruneImages";
+    readonly repository: string;
+    readonly keep: string;
+    readonly retain: number;
+    readonly bestEffort: true;
+  };
+
+/** What every jiji-dns must answer before the old container may go. */
+export interface NameExpectation {
+  /** Full name, e.g. `shop-api.jiji`. */
+  readonly name: string;
+  readonly has: string;
+  /** Undefined when nothing was replaced. */
+  readonly lacks: string | undefined;
+}
+
+/** What happens to one service on one server. Phases run in the order of the fields. */
+export interface InstancePlan {
+  readonly service: string;
+  readonly host: string;
+  readonly action: "as is" | "create" | "replace" | "route";
+  readonly causes: readonly string[];
+  /** Finishes or undoes what an earlier run left. */
+  readonly recover: readonly DeployStep[];
+  readonly prepare: readonly DeployStep[];
+  readonly start: readonly DeployStep[];
+  readonly switch: readonly DeployStep[];
+  readonly expect: readonly NameExpectation[];
+  readonly retire: readonly DeployStep[];
+  /** Puts back what `start` and `switch` did, whatever part of them was done. */
+  readonly undo: readonly DeployStep[];
+  /** Version that serves when this plan is not carried out or undone; undefined when none does. */
+  readonly before: string | undefined;
+}
+
+/** A whole deploy: services in the order of the configuration, instances by server name. */
+export interface DeploymentPlan {
+  readonly deployment: string;
+  readonly services: readonly {
+    readonly service: DesiredService;
+    readonly instances: readonly InstancePlan[];
+  }[];
+}

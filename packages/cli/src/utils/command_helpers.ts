@@ -1,0 +1,148 @@
+import { type Clock, ConnectionError, silentLogger } from "@jiji/core";
+import type { Configuration } from "../lib/configuration/configuration.ts";
+import type { ServerConfiguration } from "../lib/configuration/servers.ts";
+import type { ServiceConfiguration } from "../lib/configuration/service.ts";
+import { ConfigurationLoader } from "../lib/configuration/loader.ts";
+import type { Output } from "../lib/output/output.ts";
+import type { RemoteHost } from "../types/remote_host.ts";
+import { filterByName } from "./name_filter.ts";
+import { SSHConnectionPool } from "./ssh_pool.ts";
+
+/** Options that every command with a configuration takes. */
+export interface CommonOptions {
+  readonly configFile?: string | undefined;
+  readonly environment?: string | undefined;
+  readonly hosts?: string | undefined;
+  readonly services?: string | undefined;
+  readonly hostEnv?: boolean | undefined;
+}
+
+/** What `main.ts` gives to every command. */
+export interface Ports {
+  readonly output: Output;
+  readonly clock: Clock;
+  /** Aborts on Ctrl-C and SIGTERM. */
+  readonly signal: AbortSignal;
+  readonly cwd: string;
+}
+
+/** How a command wants its context. */
+export interface ContextOptions {
+  /** Which servers it concerns: those of the chosen services, or every one. */
+  readonly scope: "services" | "servers";
+}
+
+/** Configuration, chosen servers and services, and connections; disposed whatever happens. */
+export interface CommandContext extends AsyncDisposable, Ports {
+  readonly configuration: Configuration;
+  readonly services: readonly ServiceConfiguration[];
+  readonly servers: readonly ServerConfiguration[];
+  /** Open connections by server name. */
+  readonly hosts: ReadonlyMap<string, RemoteHost>;
+  /** Servers that could not be reached, with the reason. */
+  readonly unreachable: ReadonlyMap<string, unknown>;
+}
+
+/**
+ * Command → load configuration → filter → connect. A changed host key stops everything, any other
+ * failure to connect is handed to the command.
+ *
+ * @throws {ConfigError} for a wrong configuration, {UsageError} for filters that match nothing,
+ * {ConnectionError} of phase `hostkey`.
+ */
+export async function setupCommandContext(
+  options: CommonOptions,
+  ports: Ports,
+  wish: ContextOptions,
+): Promise<CommandContext> {
+  const configuration = await loadConfiguration(options, ports);
+  const services = chooseServices(configuration, options);
+  const servers = chooseServers(configuration, services, { ...options, scope: wish.scope });
+  const pool = new SSHConnectionPool(servers, {
+    maxConcurrentStarts: configuration.ssh.maxConcurrentStarts,
+    clock: ports.clock,
+    onNotice: (text) => ports.output.note(text),
+  });
+  const outcomes = await pool.executeConcurrent(servers, (server) => pool.connect(server.name));
+  const hosts = new Map<string, RemoteHost>();
+  const unreachable = new Map<string, unknown>();
+  for (const outcome of outcomes) {
+    if (outcome.ok) hosts.set(outcome.item.name, outcome.value);
+    else unreachable.set(outcome.item.name, outcome.error);
+  }
+  const wrongKey = [...unreachable.values()].find((error) =>
+    error instanceof ConnectionError && error.phase === "hostkey"
+  );
+  if (wrongKey) {
+    await pool[Symbol.asyncDispose]();
+    throw wrongKey;
+  }
+  return {
+    ...ports,
+    configuration,
+    services,
+    servers,
+    hosts,
+    unreachable,
+    [Symbol.asyncDispose]: async () => {
+      await pool.executeBestEffort(
+        "closing connections",
+        () => pool[Symbol.asyncDispose](),
+        silentLogger,
+      );
+    },
+  };
+}
+
+/**
+ * The validated configuration that the options point at.
+ *
+ * @throws {ConfigError} with every problem found.
+ */
+export async function loadConfiguration(
+  options: CommonOptions,
+  ports: Ports,
+): Promise<Configuration> {
+  const configuration = await ConfigurationLoader.load({
+    cwd: ports.cwd,
+    hostEnv: options.hostEnv ?? false,
+    ...(options.configFile === undefined ? {} : { configFile: options.configFile }),
+    ...(options.environment === undefined ? {} : { environment: options.environment }),
+  });
+  configuration.validate();
+  return configuration;
+}
+
+function chooseServices(
+  configuration: Configuration,
+  options: CommonOptions,
+): ServiceConfiguration[] {
+  const all = [...configuration.services.values()].map((service) => ({
+    name: service.name,
+    aliases: [],
+    service,
+  }));
+  return filterByName(all, options.services, { what: "service", flag: "--services" })
+    .map((item) => item.service);
+}
+
+function chooseServers(
+  configuration: Configuration,
+  services: readonly ServiceConfiguration[],
+  options: CommonOptions & ContextOptions,
+): ServerConfiguration[] {
+  const used = new Set(services.flatMap((service) => service.hosts));
+  const all = [...configuration.servers.values()]
+    .filter((server) => options.scope === "servers" || used.has(server.name))
+    .map((server) => ({ name: server.name, aliases: [server.host], server }));
+  return filterByName(all, options.hosts, { what: "server", flag: "--hosts" })
+    .map((item) => item.server);
+}
+
+/** `shop · production · 3 servers · docker`: what is being acted on, always the first line. */
+export function headline(context: CommandContext, ...facts: readonly string[]): string {
+  const { configuration, servers, output } = context;
+  const count = `${servers.length} server${servers.length === 1 ? "" : "s"}`;
+  const parts = [configuration.project, configuration.environmentName, count, ...facts];
+  return parts.filter(Boolean).join(` ${output.symbols.dot} `);
+}
