@@ -1,0 +1,106 @@
+/** `jiji-daemon run`: builds the real ports, the duty table, and runs until told to stop. */
+import type { ServerConfig } from "@jiji/core/cluster";
+import { corrosionHttpApi, subscribe } from "@jiji/core/corrosion";
+import {
+  createJsonLogger,
+  messageOf,
+  type Secret,
+  systemClock,
+  systemProcess,
+  systemRandom,
+  VERSION,
+} from "@jiji/core/runtime";
+import { ClusterView } from "../cluster_view.ts";
+import type { DaemonContext } from "../daemon_context.ts";
+import { type Duty, DutyLoop } from "../duty_loop.ts";
+import { systemCheckNetwork } from "../duties/checks.ts";
+import { ContainersDuty, HealthDuty, RegistryDuty } from "../duties/containers.ts";
+import { CorrosionDuty, HeartbeatDuty } from "../duties/heartbeat.ts";
+import { bindDatagram, LivenessDuty } from "../duties/liveness.ts";
+import { NetworkDuty } from "../duties/network.ts";
+import { EndpointDuty, TopologyDuty } from "../duties/topology.ts";
+import { PROBE_EVERY_MS } from "../liveness_prober.ts";
+import { systemFiles } from "../system_files.ts";
+
+/** Options of `jiji-daemon run`. */
+export interface RunOptions {
+  readonly config: ServerConfig;
+  readonly corrosionUrl: string;
+  readonly token: Secret;
+  readonly signal: AbortSignal;
+}
+
+/** The duties with their pace. */
+export interface DutySet {
+  readonly duties: readonly Duty[];
+  readonly containers: ContainersDuty;
+  readonly liveness: LivenessDuty;
+}
+
+/** Runs every duty until the signal aborts. */
+export async function runDaemon(options: RunOptions): Promise<void> {
+  const logger = await createJsonLogger("jiji-daemon", "info");
+  const { config, signal } = options;
+  logger.info("starting", { version: VERSION, server: config.server_id, engine: config.engine });
+  const address = { url: options.corrosionUrl, token: options.token };
+  let wake: (duty: string) => void = () => undefined;
+  const context: DaemonContext = {
+    config,
+    clock: systemClock,
+    process: systemProcess,
+    files: systemFiles,
+    api: corrosionHttpApi(address),
+    view: new ClusterView(),
+    logger,
+    facts: { peers: [], containers: undefined, health: new Map(), standsDown: false },
+    wake: (duty) => wake(duty),
+  };
+  const set = dutySet(context);
+  const loop = new DutyLoop(set.duties, { clock: systemClock, logger, signal });
+  wake = (duty) => loop.wake(duty);
+  signal.addEventListener("abort", () => set.liveness.close(), { once: true });
+  const following = context.view.follow({
+    api: context.api,
+    subscribe: (statement, more) => subscribe(address, statement, more),
+    clock: systemClock,
+    random: systemRandom,
+    logger,
+    signal,
+    onServers: () => ["topology", "heartbeat"].forEach(wake),
+    onContainers: () => wake("registry"),
+  });
+  await Promise.all([loop.run(), following, set.containers.watch(signal)]).catch((error) => {
+    if (!signal.aborted) throw error;
+    logger.debug("ended while stopping", { error: messageOf(error) });
+  });
+  logger.info("stopped");
+}
+
+function dutySet(context: DaemonContext): DutySet {
+  const topology = new TopologyDuty(context);
+  const endpoints = new EndpointDuty(context);
+  const network = new NetworkDuty(context);
+  const containers = new ContainersDuty(context);
+  const health = new HealthDuty(context, systemCheckNetwork);
+  const registry = new RegistryDuty(context);
+  const heartbeat = new HeartbeatDuty(context, Deno.hostname());
+  const liveness = new LivenessDuty(context, bindDatagram);
+  const corrosion = new CorrosionDuty(context);
+  const duty = (
+    name: string,
+    pace: { readonly everyMs: number; readonly timeoutMs: number },
+    run: Duty["run"],
+  ): Duty => ({ name, ...pace, run });
+  const duties = [
+    duty("topology", { everyMs: 15_000, timeoutMs: 60_000 }, (s) => topology.run(s)),
+    duty("endpoints", { everyMs: 10_000, timeoutMs: 30_000 }, (s) => endpoints.run(s)),
+    duty("network", { everyMs: 30_000, timeoutMs: 60_000 }, (s) => network.run(s)),
+    duty("containers", { everyMs: 15_000, timeoutMs: 60_000 }, (s) => containers.run(s)),
+    duty("health", { everyMs: 1_000, timeoutMs: 5_000 }, () => health.run()),
+    duty("registry", { everyMs: 5_000, timeoutMs: 30_000 }, () => registry.run()),
+    duty("heartbeat", { everyMs: 2_000, timeoutMs: 15_000 }, () => heartbeat.run()),
+    duty("liveness", { everyMs: PROBE_EVERY_MS, timeoutMs: 5_000 }, () => liveness.run()),
+    duty("corrosion", { everyMs: 10_000, timeoutMs: 30_000 }, (s) => corrosion.run(s)),
+  ];
+  return { duties, containers, liveness };
+}

@@ -1,0 +1,107 @@
+/** `jiji-daemon servers`: adding a server to the cluster and listing those it has. */
+import * as v from "valibot";
+import { parsePeerSeeds } from "@jiji/core/cluster";
+import {
+  type CorrosionApi,
+  parseServerRow,
+  reviveServer,
+  SELECT_SERVERS,
+  type ServerRow,
+  upsertServer,
+} from "@jiji/core/corrosion";
+import { cidrsOverlap, normalizeIp, parseCidr, serverAddress } from "@jiji/core/net";
+import { type Clock, JijiError, UsageError, waitFor } from "@jiji/core/runtime";
+
+/** What joins: a peer with its host name. */
+const NewcomerSchema = v.looseObject({ hostname: v.optional(v.string(), "") });
+
+/** Corrosion gets this long to show the row that was written, milliseconds. */
+const SHOWN_TIMEOUT_MS = 5_000;
+
+/**
+ * The row of a newcomer, described as JSON: a `PeerSeed` with `hostname`.
+ *
+ * @throws {UsageError} when the text is not that.
+ */
+export function parseNewcomer(text: string, nowMs: number): Omit<ServerRow, "removedAtMs"> {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    throw new UsageError("standard input is not JSON");
+  }
+  const seed = parsePeerSeeds(JSON.stringify({ format: 1, peers: [json] }))[0];
+  const newcomer = v.safeParse(NewcomerSchema, json);
+  const block = seed && parseCidr(seed.block);
+  const managementIp = seed && normalizeIp(seed.management_ip);
+  if (!seed || !block || managementIp === undefined || !newcomer.success) {
+    throw new UsageError(
+      "standard input is not a server: it needs server_id, public_key, block, " +
+        "management_ip, endpoints and hostname",
+    );
+  }
+  return {
+    id: seed.server_id,
+    hostname: newcomer.output.hostname.replace(/[^A-Za-z0-9._-]/g, "-").slice(0, 253),
+    subnet: seed.block,
+    wireguardIp: serverAddress(block),
+    wireguardPubkey: seed.public_key,
+    managementIp,
+    endpoints: seed.endpoints,
+    lastSeenMs: nowMs,
+  };
+}
+
+/** Why a newcomer cannot join beside these servers, or undefined when it can. */
+export function newcomerConflict(
+  newcomer: Pick<ServerRow, "id" | "subnet" | "wireguardPubkey">,
+  rows: readonly ServerRow[],
+): string | undefined {
+  const block = parseCidr(newcomer.subnet);
+  for (const row of rows) {
+    if (row.id === newcomer.id) continue;
+    const other = parseCidr(row.subnet);
+    if (block && other && cidrsOverlap(block, other)) {
+      return `block ${newcomer.subnet} overlaps ${row.subnet} of ${row.id}`;
+    }
+    if (row.removedAtMs === null && row.wireguardPubkey === newcomer.wireguardPubkey) {
+      return `its WireGuard key is that of ${row.id}`;
+    }
+  }
+  return undefined;
+}
+
+/**
+ * Writes the newcomer's row, taking back an earlier removal, and waits until it can be read.
+ *
+ * @throws {JijiError} when it conflicts with another server or cannot be read back.
+ */
+export async function addServer(
+  newcomer: Omit<ServerRow, "removedAtMs">,
+  ports: { readonly api: CorrosionApi; readonly clock: Clock },
+): Promise<void> {
+  const reason = newcomerConflict(newcomer, await listServers(ports.api));
+  if (reason !== undefined) throw new JijiError(`server ${newcomer.id} cannot join: ${reason}`);
+  await ports.api.execute([upsertServer(newcomer), reviveServer(newcomer.id)]);
+  const shown = await waitFor(async () => {
+    const row = (await listServers(ports.api)).find((one) => one.id === newcomer.id);
+    return row?.wireguardPubkey === newcomer.wireguardPubkey ? row : undefined;
+  }, { clock: ports.clock, timeoutMs: SHOWN_TIMEOUT_MS, everyMs: 50 });
+  if (!shown) throw new JijiError(`corrosion took the row of ${newcomer.id} but does not show it`);
+}
+
+/** Every server's row, tombstones included; malformed ones are left out. */
+export async function listServers(api: CorrosionApi): Promise<ServerRow[]> {
+  return (await api.query(SELECT_SERVERS)).flatMap((cells) => {
+    const row = parseServerRow(cells);
+    return "refused" in row ? [] : [row];
+  }).sort((a, b) => a.id < b.id ? -1 : 1);
+}
+
+/** The list for a person. */
+export function renderServers(rows: readonly ServerRow[]): string {
+  return rows.map((row) =>
+    `${row.id} ${row.subnet} ${row.managementIp} ${row.endpoints.join(",") || "-"}` +
+    (row.removedAtMs === null ? "" : " (removed)")
+  ).join("\n");
+}

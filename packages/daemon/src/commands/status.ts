@@ -1,0 +1,152 @@
+/** `jiji-daemon status`: all that this server knows, also when half of it is down. */
+import {
+  MESH_INTERFACE,
+  parseLiveness,
+  parsePeerSeeds,
+  type PeerStatus,
+  SERVER_PATHS,
+  SERVER_UNITS,
+  type ServerConfig,
+  type ServerStatus,
+} from "@jiji/core/cluster";
+import {
+  type ContainerRow,
+  type CorrosionApi,
+  parseContainerRow,
+  parseServerRow,
+  SELECT_CONTAINERS,
+  SELECT_SERVERS,
+  type ServerRow,
+  type Statement,
+} from "@jiji/core/corrosion";
+import { type Clock, messageOf, type Process, VERSION } from "@jiji/core/runtime";
+import type { Files } from "../daemon_context.ts";
+import { observeWireguard, PEER_CACHE_FILE } from "../duties/topology.ts";
+import type { WireguardState } from "../wg_show.ts";
+
+/** Ports of {@link collectStatus}. */
+export interface StatusPorts {
+  readonly config: ServerConfig | undefined;
+  readonly process: Process;
+  readonly files: Files;
+  /** Undefined when there is no token to ask with. */
+  readonly api: CorrosionApi | undefined;
+  readonly clock: Clock;
+}
+
+/** A report older than this means that the daemon is not running, milliseconds. */
+const LIVENESS_OLD_MS = 5_000;
+
+/** Everything that can be found out; what cannot is null and has a sentence in `problems`. */
+export async function collectStatus(ports: StatusPorts): Promise<ServerStatus> {
+  const problems: string[] = [];
+  const attempt = async <T>(what: string, get: () => Promise<T>): Promise<T | null> => {
+    try {
+      return await get();
+    } catch (error) {
+      problems.push(`${what}: ${messageOf(error)}`);
+      return null;
+    }
+  };
+  if (!ports.config) problems.push(`${SERVER_PATHS.serverConfig} is missing or malformed`);
+  const nowMs = ports.clock.nowMs();
+  const [servers, containers, wireguard, units, seeds, livenessText] = await Promise.all([
+    attempt("corrosion: servers", () => rows<ServerRow>(ports, SELECT_SERVERS, parseServerRow)),
+    attempt(
+      "corrosion: containers",
+      () => rows<ContainerRow>(ports, SELECT_CONTAINERS, parseContainerRow),
+    ),
+    attempt("wireguard", () => observeWireguard(ports)),
+    attempt("systemctl", () => unitStates(ports.process)),
+    attempt("peer files", () => knownSeeds(ports.files)),
+    attempt("liveness", () => ports.files.read(SERVER_PATHS.liveness)),
+  ]);
+  const liveness = parseLiveness(livenessText ?? "") ?? null;
+  if (wireguard === undefined) problems.push(`interface ${MESH_INTERFACE} is missing`);
+  if (!liveness || nowMs - liveness.written_at_ms > LIVENESS_OLD_MS) {
+    problems.push("jiji-daemon has written no liveness report lately: is it running?");
+  }
+  for (const [unit, state] of Object.entries(units ?? {})) {
+    if (state !== "active") problems.push(`unit ${unit} is ${state}`);
+  }
+  const names = new Map((seeds ?? []).map((seed) => [seed.public_key, seed.server_id]));
+  for (const row of servers ?? []) names.set(row.wireguardPubkey, row.id);
+  return {
+    format: 1,
+    version: VERSION,
+    server_id: ports.config?.server_id ?? null,
+    generated_at_ms: nowMs,
+    servers: servers?.map((row) => ({ ...row, endpoints: [...row.endpoints] })) ?? null,
+    containers: containers?.map((row) => ({ ...row, ports: [...row.ports] })) ?? null,
+    peers: wireguard ? peerStatuses(wireguard, { names, nowMs }) : null,
+    liveness,
+    units,
+    problems,
+  };
+}
+
+function peerStatuses(
+  wireguard: WireguardState,
+  o: { readonly names: ReadonlyMap<string, string>; readonly nowMs: number },
+): PeerStatus[] {
+  return wireguard.peers.map((peer) => ({
+    server_id: o.names.get(peer.publicKey) ?? null,
+    public_key: peer.publicKey,
+    endpoint: peer.endpoint ?? null,
+    allowed_ips: [...peer.allowedIps],
+    handshake_age_s: peer.handshakeAtMs === undefined
+      ? null
+      : Math.max(0, Math.round((o.nowMs - peer.handshakeAtMs) / 1000)),
+    rx_bytes: peer.rxBytes,
+    tx_bytes: peer.txBytes,
+  }));
+}
+
+async function rows<T extends object>(
+  ports: StatusPorts,
+  statement: Statement,
+  parse: (cells: readonly unknown[]) => T | { readonly refused: string },
+): Promise<T[]> {
+  if (!ports.api) throw new Error(`no token at ${SERVER_PATHS.corrosionToken}`);
+  const found = await ports.api.query(statement);
+  return found.flatMap((cells) => {
+    const row = parse(cells);
+    return "refused" in row ? [] : [row];
+  });
+}
+
+async function unitStates(process: Process): Promise<Record<string, string>> {
+  const units = Object.values(SERVER_UNITS);
+  const result = await process.run(["systemctl", "is-active", ...units], { timeoutMs: 5_000 });
+  const states = result.stdout.trim().split("\n");
+  if (result.exitCode === 127 || states.length !== units.length) {
+    throw new Error(result.stderr.trim() || "unexpected output");
+  }
+  return Object.fromEntries(units.map((unit, index) => [unit, states[index] ?? "unknown"]));
+}
+
+async function knownSeeds(files: Files) {
+  const texts = await Promise.all([files.read(SERVER_PATHS.peerSeed), files.read(PEER_CACHE_FILE)]);
+  return texts.flatMap((text) => parsePeerSeeds(text ?? ""));
+}
+
+/** The status for a person. */
+export function renderStatus(status: ServerStatus): string {
+  const silent = new Set(status.liveness?.silent);
+  const lines = [`server ${status.server_id ?? "?"}, jiji-daemon ${status.version}`];
+  for (const peer of status.peers ?? []) {
+    const name = peer.server_id ?? peer.public_key;
+    const age = peer.handshake_age_s === null
+      ? "no handshake"
+      : `handshake ${peer.handshake_age_s} s`;
+    const rtt = status.liveness?.rtt_ms[name];
+    const word = silent.has(name) ? "silent" : rtt === undefined ? "unknown" : `${rtt} ms`;
+    lines.push(`  peer ${name}: ${peer.endpoint ?? "no endpoint"}, ${age}, ${word}`);
+  }
+  for (const container of status.containers ?? []) {
+    lines.push(
+      `  container ${container.name} on ${container.serverId}: ${container.ip}, ${container.health}`,
+    );
+  }
+  return [...lines, ...status.problems.map((problem) => `problem: ${problem}`)].join("\n");
+}

@@ -1,0 +1,83 @@
+/** From the outcomes of checks to a container's health. Pure. */
+import type { HealthCheck } from "@jiji/core/cluster";
+import type { HealthStatus } from "@jiji/core/corrosion";
+
+/** Failures in a row that make a container unhealthy; fewer make it degraded. */
+export const FAILURES_UNHEALTHY = 3;
+/** While starting, the pause between checks grows between these, milliseconds. */
+export const STARTING_PAUSE_MS = { first: 200, max: 1_000 } as const;
+
+/** How one check ended. */
+export interface CheckOutcome {
+  readonly ok: boolean;
+  /** One line for people: `GET :3000/up → 503`. */
+  readonly text: string;
+}
+
+/** What is remembered of a container between checks. */
+export interface HealthState {
+  readonly status: HealthStatus;
+  readonly failures: number;
+  readonly checks: number;
+  /** Unix ms; null unless unhealthy. */
+  readonly unhealthySinceMs: number | null;
+  /** Monotonic milliseconds. */
+  readonly nextCheckAtMs: number;
+  readonly lastOutcome: string;
+}
+
+/**
+ * A container seen for the first time. One that a row already calls healthy or degraded keeps that
+ * word until a check says otherwise: a restarted daemon must not empty the answers.
+ */
+export function initialHealth(
+  nowMs: number,
+  known?: { readonly health: HealthStatus; readonly unhealthySinceMs: number | null },
+): HealthState {
+  return {
+    status: known?.health ?? "starting",
+    failures: known?.health === "unhealthy" ? FAILURES_UNHEALTHY : 0,
+    checks: 0,
+    unhealthySinceMs: known?.unhealthySinceMs ?? null,
+    nextCheckAtMs: nowMs,
+    lastOutcome: "",
+  };
+}
+
+/**
+ * The state after a check. Starting stays starting until the first success, however many checks
+ * fail; later one failure degrades, {@link FAILURES_UNHEALTHY} in a row make unhealthy, and one
+ * success heals.
+ */
+export function advanceHealth(
+  state: HealthState,
+  outcome: CheckOutcome,
+  o: { readonly nowMs: number; readonly wallMs: number; readonly check: HealthCheck },
+): HealthState {
+  const failures = outcome.ok ? 0 : state.failures + 1;
+  const status = nextStatus(state.status, failures);
+  const checks = state.checks + 1;
+  return {
+    status,
+    failures,
+    checks,
+    unhealthySinceMs: status === "unhealthy" ? state.unhealthySinceMs ?? o.wallMs : null,
+    nextCheckAtMs: o.nowMs + pauseMs(status, { checks, check: o.check }),
+    lastOutcome: outcome.text,
+  };
+}
+
+function nextStatus(status: HealthStatus, failures: number): HealthStatus {
+  if (failures === 0) return "healthy";
+  if (status === "starting") return "starting";
+  return failures >= FAILURES_UNHEALTHY ? "unhealthy" : "degraded";
+}
+
+function pauseMs(
+  status: HealthStatus,
+  o: { readonly checks: number; readonly check: HealthCheck },
+): number {
+  if (status !== "starting") return o.check.interval_ms;
+  const grown = STARTING_PAUSE_MS.first * 2 ** Math.min(o.checks - 1, 10);
+  return Math.min(grown, STARTING_PAUSE_MS.max);
+}

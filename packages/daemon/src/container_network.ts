@@ -1,0 +1,211 @@
+/** The container network and the firewall rules that let it be routed. Pure. */
+import * as v from "valibot";
+import {
+  CONTAINER_BRIDGE,
+  CONTAINER_NETWORK,
+  MESH_INTERFACE,
+  type ServerConfig,
+} from "@jiji/core/cluster";
+import { normalizePrefix, parseCidr, serverAddress } from "@jiji/core/net";
+import type { Argv } from "@jiji/core/runtime";
+import type { Engine, NetworkSpec } from "./engine/argv.ts";
+
+/** The network this server's engine must have. */
+export function networkSpec(config: Pick<ServerConfig, "block">): NetworkSpec {
+  const block = parseCidr(config.block);
+  if (!block) throw new Error(`server.json: block ${config.block} is not a network`);
+  return {
+    name: CONTAINER_NETWORK,
+    bridge: CONTAINER_BRIDGE,
+    subnet: config.block,
+    gateway: serverAddress(block),
+    trustedInterface: MESH_INTERFACE,
+  };
+}
+
+/** A network as the engine has it. */
+export interface ObservedNetwork {
+  readonly subnets: readonly string[];
+  readonly gateways: readonly string[];
+  /** Linux name of the bridge; undefined when the engine chose one. */
+  readonly bridge: string | undefined;
+}
+
+const DockerNetwork = v.object({
+  IPAM: v.object({
+    Config: v.nullish(v.array(v.object({
+      Subnet: v.optional(v.string(), ""),
+      Gateway: v.optional(v.string(), ""),
+    }))),
+  }),
+  Options: v.nullish(v.record(v.string(), v.string())),
+});
+const PodmanNetwork = v.object({
+  network_interface: v.optional(v.string()),
+  subnets: v.nullish(
+    v.array(v.object({ subnet: v.string(), gateway: v.optional(v.string(), "") })),
+  ),
+});
+
+/** The network in the output of `network inspect` of either engine; undefined when it is none. */
+export function parseNetwork(text: string): ObservedNetwork | undefined {
+  let item: unknown;
+  try {
+    item = v.parse(v.array(v.unknown()), JSON.parse(text))[0];
+  } catch {
+    return undefined;
+  }
+  const docker = v.safeParse(DockerNetwork, item);
+  if (docker.success) {
+    const config = docker.output.IPAM.Config ?? [];
+    return {
+      subnets: config.map((one) => one.Subnet),
+      gateways: config.map((one) => one.Gateway),
+      bridge: docker.output.Options?.["com.docker.network.bridge.name"],
+    };
+  }
+  const podman = v.safeParse(PodmanNetwork, item);
+  if (!podman.success) return undefined;
+  const subnets = podman.output.subnets ?? [];
+  return {
+    subnets: subnets.map((one) => one.subnet),
+    gateways: subnets.map((one) => one.gateway),
+    bridge: podman.output.network_interface,
+  };
+}
+
+/** What to do about the network. `replace` works only while nothing is attached to it. */
+export type NetworkPlan =
+  | { readonly kind: "keep" }
+  | { readonly kind: "create"; readonly cause: string }
+  | { readonly kind: "replace"; readonly cause: string };
+
+/** Compares the network with the one this server must have. */
+export function planNetwork(
+  spec: NetworkSpec,
+  observed: ObservedNetwork | undefined,
+): NetworkPlan {
+  if (!observed) return { kind: "create", cause: `network ${spec.name} is missing` };
+  const subnet = observed.subnets.map((text) => normalizePrefix(text)).join();
+  if (subnet !== normalizePrefix(spec.subnet)) {
+    return { kind: "replace", cause: `its subnet is ${subnet || "unset"}, not ${spec.subnet}` };
+  }
+  if (observed.gateways.join() !== spec.gateway) {
+    return { kind: "replace", cause: `its gateway is ${observed.gateways.join()}` };
+  }
+  if (observed.bridge !== spec.bridge) {
+    return { kind: "replace", cause: `its bridge is ${observed.bridge ?? "unnamed"}` };
+  }
+  return { kind: "keep" };
+}
+
+/**
+ * The network as netavark's file has it, for podman: `podman network create` refuses a subnet that
+ * overlaps an address of the host, and the server's own address is on the mesh interface. Source:
+ * podman 4.3, /etc/containers/networks/NAME.json.
+ */
+export function renderNetavarkNetwork(
+  spec: NetworkSpec,
+  o: { readonly id: string; readonly createdAtMs: number },
+): string {
+  return JSON.stringify(
+    {
+      name: spec.name,
+      id: o.id,
+      driver: "bridge",
+      network_interface: spec.bridge,
+      created: new Date(o.createdAtMs).toISOString(),
+      subnets: [{ subnet: spec.subnet, gateway: spec.gateway }],
+      ipv6_enabled: false,
+      internal: false,
+      dns_enabled: false,
+      ipam_options: { driver: "host-local" },
+    },
+    null,
+    2,
+  ) + "\n";
+}
+
+/** A rule that must stand in a chain. */
+export interface FirewallRule {
+  readonly table: "filter" | "nat";
+  readonly chain: string;
+  /** Words after the chain, in the order in which `iptables -S` prints them. */
+  readonly match: readonly string[];
+  /** Whether it must be the chain's first rule: another's MASQUERADE would come before it. */
+  readonly first: boolean;
+}
+
+/** Rules this server needs: mesh and bridge may talk, and keep their addresses when they do. */
+export function firewallRules(
+  engine: Engine,
+  config: Pick<ServerConfig, "cluster_cidr">,
+): FirewallRule[] {
+  const chain = engine === "docker" ? "DOCKER-USER" : "FORWARD";
+  const cidr = config.cluster_cidr;
+  const ways = [[MESH_INTERFACE, CONTAINER_BRIDGE], [CONTAINER_BRIDGE, MESH_INTERFACE]] as const;
+  return [
+    ...ways.map(([from, to]): FirewallRule => ({
+      table: "filter",
+      chain,
+      match: ["-s", cidr, "-d", cidr, "-i", from, "-o", to, "-j", "ACCEPT"],
+      first: false,
+    })),
+    {
+      table: "nat",
+      chain: "POSTROUTING",
+      match: ["-s", cidr, "-d", cidr, "-j", "ACCEPT"],
+      first: true,
+    },
+  ];
+}
+
+/** What the firewall has: `iptables -S` per table. */
+export interface ObservedFirewall {
+  readonly filter: string;
+  readonly nat: string;
+}
+
+/** A change to the firewall. */
+export interface FirewallStep {
+  readonly kind: "insert" | "delete";
+  readonly rule: FirewallRule;
+  readonly cause: string;
+}
+
+/**
+ * Steps that put missing rules in, and those that must come first back to the top. A chain that does
+ * not exist (the engine is not up yet) is left for the next look.
+ */
+export function planFirewall(
+  rules: readonly FirewallRule[],
+  observed: ObservedFirewall,
+): FirewallStep[] {
+  return rules.flatMap((rule): FirewallStep[] => {
+    const lines = observed[rule.table].split("\n").map((line) => line.trim());
+    const isChain = lines.some((line) =>
+      line.startsWith(`-P ${rule.chain} `) || line === `-N ${rule.chain}`
+    );
+    if (!isChain) return [];
+    const inChain = lines.filter((line) => line.startsWith(`-A ${rule.chain} `));
+    const at = inChain.indexOf(`-A ${rule.chain} ${rule.match.join(" ")}`);
+    if (at === 0 || (at > 0 && !rule.first)) return [];
+    const insert: FirewallStep = { kind: "insert", rule, cause: "the rule is missing" };
+    if (at < 0) return [insert];
+    const cause = "another rule came before it";
+    return [{ kind: "delete", rule, cause }, { ...insert, cause }];
+  });
+}
+
+/** Lists a table's rules. */
+export function argvFirewallList(table: "filter" | "nat"): Argv {
+  return ["iptables", "-w", "5", "-t", table, "-S"];
+}
+
+/** The command of a step. */
+export function argvFirewallStep(step: FirewallStep): Argv {
+  const { table, chain, match } = step.rule;
+  return step.kind === "insert"
+    ? ["iptables", "-w", "5", "-t", table, "-I", chain, "1", ...match]
+    : ["iptables", "-w", "5", "-t", table, "-D", chain, ...match];
+}

@@ -1,0 +1,57 @@
+/** What this daemon writes about its own server. Pure. */
+import type { ServerConfig } from "@jiji/core/cluster";
+import { type ServerRow, type Statement, touchServer, upsertServer } from "@jiji/core/corrosion";
+import { parseCidr, serverAddress } from "@jiji/core/net";
+
+/** A server's heartbeat, milliseconds. */
+export const HEARTBEAT_EVERY_MS = 10_000;
+
+/** This server's row as its configuration has it. */
+export function ownRow(
+  config: ServerConfig,
+  o: { readonly hostname: string; readonly nowMs: number },
+): Omit<ServerRow, "removedAtMs"> {
+  const block = parseCidr(config.block);
+  if (!block) throw new Error(`server.json: block ${config.block} is not a network`);
+  return {
+    id: config.server_id,
+    hostname: o.hostname.replace(/[^A-Za-z0-9._-]/g, "-").slice(0, 253),
+    subnet: config.block,
+    wireguardIp: serverAddress(block),
+    wireguardPubkey: config.wireguard_public_key,
+    managementIp: config.management_ip,
+    endpoints: config.endpoints,
+    lastSeenMs: o.nowMs,
+  };
+}
+
+/** What the heartbeat must do. */
+export type HeartbeatPlan =
+  /** The operator removed this server: it says nothing more of itself. */
+  | { readonly kind: "standDown" }
+  | { readonly kind: "write"; readonly statement: Statement };
+
+/** Writes the whole row when it differs from the one Corrosion has, else only the time. */
+export function planHeartbeat(
+  wanted: Omit<ServerRow, "removedAtMs">,
+  present: ServerRow | undefined,
+): HeartbeatPlan {
+  if (present && present.removedAtMs !== null) return { kind: "standDown" };
+  const same = present !== undefined && facts(present) === facts(wanted);
+  return {
+    kind: "write",
+    statement: same ? touchServer(wanted.id, wanted.lastSeenMs) : upsertServer(wanted),
+  };
+}
+
+function facts(row: Omit<ServerRow, "removedAtMs">): string {
+  return JSON.stringify([
+    row.id,
+    row.hostname,
+    row.subnet,
+    row.wireguardIp,
+    row.wireguardPubkey,
+    row.managementIp,
+    row.endpoints,
+  ]);
+}

@@ -1,0 +1,78 @@
+/** What the duties share: ports, and the facts one duty finds out for another. */
+import type { PeerSeed, ServerConfig } from "@jiji/core/cluster";
+import type { CorrosionApi } from "@jiji/core/corrosion";
+import type { Argv, Clock, CommandResult, Logger, Process } from "@jiji/core/runtime";
+import { isOk } from "@jiji/core/runtime";
+import type { ClusterView } from "./cluster_view.ts";
+import type { HealthState } from "./container_health.ts";
+import type { ObservedContainer } from "./engine/containers.ts";
+
+/** Files as a port. */
+export interface Files {
+  /** Text of a file, undefined when it does not exist. */
+  read(path: string): Promise<string | undefined>;
+  /** Replaces a file in one step. */
+  replace(path: string, text: string, options: { readonly mode: number }): Promise<void>;
+}
+
+/** Facts found by one duty and used by others. */
+export interface DaemonFacts {
+  /** The mesh's members but this server, as the topology duty sees them. */
+  peers: readonly PeerSeed[];
+  /** jiji's containers on this server; undefined before the first look. */
+  containers: readonly ObservedContainer[] | undefined;
+  /** Health by container id. */
+  readonly health: Map<string, HealthState>;
+  /** The operator removed this server: nothing is written about it any more. */
+  standsDown: boolean;
+}
+
+/** Everything a duty works with. */
+export interface DaemonContext {
+  readonly config: ServerConfig;
+  readonly clock: Clock;
+  readonly process: Process;
+  readonly files: Files;
+  readonly api: CorrosionApi;
+  readonly view: ClusterView;
+  readonly logger: Logger;
+  readonly facts: DaemonFacts;
+  /** Asks for a run of another duty soon. */
+  readonly wake: (duty: string) => void;
+}
+
+/** No command of the daemon takes longer unless it says so, milliseconds. */
+export const COMMAND_TIMEOUT_MS = 15_000;
+
+/** Runs a command that may fail. */
+export function tryRun(
+  context: Pick<DaemonContext, "process">,
+  argv: Argv,
+  signal?: AbortSignal,
+): Promise<CommandResult> {
+  return context.process.run(argv, {
+    timeoutMs: COMMAND_TIMEOUT_MS,
+    ...(signal ? { signal } : {}),
+  });
+}
+
+/**
+ * Runs a command that must succeed.
+ *
+ * @throws {Error} with the command and the end of what it wrote to standard error.
+ */
+export async function mustRun(
+  context: Pick<DaemonContext, "process">,
+  argv: Argv,
+  signal?: AbortSignal,
+): Promise<string> {
+  const result = await tryRun(context, argv, signal);
+  if (isOk(result)) return result.stdout;
+  throw new Error(renderFailure(argv, result));
+}
+
+/** One line: the command, how it ended, and the end of its standard error. */
+export function renderFailure(argv: Argv, result: CommandResult): string {
+  const end = result.exitCode === undefined ? `killed (${result.signal})` : result.exitCode;
+  return `${argv.join(" ").slice(0, 200)}: exit ${end}: ${result.stderr.trim().slice(-400)}`;
+}

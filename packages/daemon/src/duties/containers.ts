@@ -1,0 +1,198 @@
+/** Duties 4: what runs here, how it is, and the rows that say so. */
+import { type ContainerRow, upsertService } from "@jiji/core/corrosion";
+import { isOk, messageOf } from "@jiji/core/runtime";
+import { advanceHealth, initialHealth } from "../container_health.ts";
+import { planRegistry, registryTransactions, rowOf } from "../container_registry.ts";
+import { type DaemonContext, mustRun, renderFailure, tryRun } from "../daemon_context.ts";
+import { argvEvents, argvInspect, argvListIds } from "../engine/argv.ts";
+import {
+  isTelling,
+  type ObservedContainer,
+  parseEvent,
+  parseIds,
+  parseInspected,
+} from "../engine/containers.ts";
+import { type CheckNetwork, runCheck } from "./checks.ts";
+
+/** Containers inspected by one command; keeps the argument list short. */
+const INSPECT_MAX = 200;
+/** Checks under way at once. */
+export const CHECKS_MAX = 32;
+/** Pause before the event stream is opened again, milliseconds. */
+const EVENTS_RETRY_MS = 1_000;
+
+/** All of jiji's containers on this server. A container that vanishes in between is left out. */
+export async function observeContainers(
+  context: Pick<DaemonContext, "config" | "process">,
+  signal?: AbortSignal,
+): Promise<ObservedContainer[]> {
+  const { engine } = context.config;
+  const ids = parseIds(await mustRun(context, argvListIds(engine), signal));
+  const found: ObservedContainer[] = [];
+  for (let at = 0; at < ids.length; at += INSPECT_MAX) {
+    const argv = argvInspect(engine, ids.slice(at, at + INSPECT_MAX));
+    const result = await tryRun(context, argv, signal);
+    // Exit 1 with a list: one of the containers is gone, the others are described.
+    if (!isOk(result) && !result.stdout.trimStart().startsWith("[")) {
+      throw new Error(renderFailure(argv, result));
+    }
+    found.push(...parseInspected(result.stdout));
+  }
+  return found.filter((container) => container.labels !== undefined);
+}
+
+/** Looks at the engine's containers; runs after each event and on a timer. */
+export class ContainersDuty {
+  readonly #context: DaemonContext;
+
+  constructor(context: DaemonContext) {
+    this.#context = context;
+  }
+
+  /** One full look. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { facts, view, clock, wake } = this.#context;
+    const containers = await observeContainers(this.#context, signal);
+    const running = new Map(
+      containers.filter((one) => one.running).map((one) => [one.id, one]),
+    );
+    const before = new Map(facts.containers?.map((one) => [one.id, one]));
+    for (const id of facts.health.keys()) if (!running.has(id)) facts.health.delete(id);
+    for (const [id, container] of running) {
+      const restarted = before.has(id) && before.get(id)?.startedAtMs !== container.startedAtMs;
+      if (facts.health.has(id) && !restarted) continue;
+      // Only a row from before this daemon's start is believed, never one from before a restart.
+      const known = facts.containers === undefined ? view.containers.get(id) : undefined;
+      facts.health.set(id, initialHealth(clock.monotonicMs(), known));
+    }
+    facts.containers = containers;
+    for (const duty of ["health", "registry", "proxy"]) wake(duty);
+  }
+
+  /** Wakes the duty on every event that may matter, until the signal aborts. */
+  async watch(signal: AbortSignal): Promise<void> {
+    const { config, process, clock, logger, wake } = this.#context;
+    while (!signal.aborted) {
+      try {
+        wake("containers");
+        wake("network");
+        for await (const line of process.lines(argvEvents(config.engine), { signal })) {
+          const event = parseEvent(line);
+          if (event && isTelling(event)) wake("containers");
+        }
+      } catch (error) {
+        if (!signal.aborted) logger.debug("event stream failed", { error: messageOf(error) });
+      }
+      await clock.sleep(EVENTS_RETRY_MS, { signal }).catch(() => undefined);
+    }
+  }
+}
+
+/** Starts the checks that are due; each ends by itself and wakes the registry when it matters. */
+export class HealthDuty {
+  readonly #context: DaemonContext;
+  readonly #network: CheckNetwork;
+  readonly #running = new Set<string>();
+
+  constructor(context: DaemonContext, network: CheckNetwork) {
+    this.#context = context;
+    this.#network = network;
+  }
+
+  /** Starts what is due; gives the pause until the next check is. */
+  run(): Promise<number> {
+    const { facts, clock } = this.#context;
+    const nowMs = clock.monotonicMs();
+    let nextMs = 1_000;
+    for (const container of facts.containers ?? []) {
+      const state = facts.health.get(container.id);
+      if (!state || this.#running.has(container.id)) continue;
+      const inMs = state.nextCheckAtMs - nowMs;
+      if (inMs <= 0 && this.#running.size < CHECKS_MAX) this.#start(container);
+      else nextMs = Math.min(nextMs, Math.max(inMs, 50));
+    }
+    return Promise.resolve(nextMs);
+  }
+
+  #start(container: ObservedContainer): void {
+    this.#running.add(container.id);
+    this.#check(container)
+      .catch((error) =>
+        this.#context.logger.error("check failed to run", { error: messageOf(error) })
+      )
+      .finally(() => {
+        this.#running.delete(container.id);
+        this.#context.wake("health");
+      });
+  }
+
+  async #check(container: ObservedContainer): Promise<void> {
+    const { config, process, facts, clock, logger, wake } = this.#context;
+    const check = container.labels?.health;
+    const before = facts.health.get(container.id);
+    if (!check || !before) return;
+    const outcome = await runCheck(container, check, {
+      engine: config.engine,
+      process,
+      network: this.#network,
+      nowMs: () => clock.nowMs(),
+    });
+    // A restart or an end while the check ran makes its outcome meaningless.
+    if (facts.health.get(container.id) !== before) return;
+    const after = advanceHealth(before, outcome, {
+      nowMs: clock.monotonicMs(),
+      check,
+      wallMs: clock.nowMs(),
+    });
+    facts.health.set(container.id, after);
+    if (after.status === before.status) return;
+    logger.info("health changed", {
+      container: container.name,
+      from: before.status,
+      to: after.status,
+      outcome: outcome.text,
+    });
+    for (const duty of ["registry", "proxy"]) wake(duty);
+  }
+}
+
+/** Makes this server's rows equal to what runs here. */
+export class RegistryDuty {
+  readonly #context: DaemonContext;
+  readonly #services = new Set<string>();
+
+  constructor(context: DaemonContext) {
+    this.#context = context;
+  }
+
+  /** One comparison; writes only what differs. */
+  async run(): Promise<void> {
+    const { facts, view, config, api, logger } = this.#context;
+    // Before both sides have been read whole, a difference would mean nothing.
+    if (!facts.containers || !view.filled.containers || facts.standsDown) return;
+    const wanted = facts.containers
+      .map((one) => rowOf(one, { serverId: config.server_id, health: facts.health.get(one.id) }))
+      .filter((row) => row !== undefined);
+    const plan = planRegistry(wanted, view.containers.values(), config.server_id);
+    for (const statements of registryTransactions(plan, config.server_id)) {
+      await api.execute(statements);
+    }
+    if (plan.upserts.length + plan.deletes.length > 0) {
+      logger.info("rows written", {
+        put: plan.upserts.map((row) => `${row.name} ${row.ip} ${row.health}`),
+        removed: plan.deletes.map((id) => id.slice(0, 12)),
+      });
+    }
+    await this.#announceServices(wanted);
+  }
+
+  async #announceServices(rows: readonly ContainerRow[]): Promise<void> {
+    const { api, config } = this.#context;
+    const missing = new Map(
+      rows.map((row) => [`${row.project}/${row.service}`, row] as const)
+        .filter(([key]) => !this.#services.has(key)),
+    );
+    await api.execute([...missing.values()].map((row) => upsertService(row, config.server_id)));
+    for (const key of missing.keys()) this.#services.add(key);
+  }
+}

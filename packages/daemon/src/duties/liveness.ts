@@ -1,0 +1,116 @@
+/** Duty: probes every peer each second and writes who answers. */
+import { PROBE_PORT, SERVER_PATHS } from "@jiji/core/cluster";
+import { parseCidr, serverAddress } from "@jiji/core/net";
+import { messageOf } from "@jiji/core/runtime";
+import type { DaemonContext } from "../daemon_context.ts";
+import { decodeProbe, encodeProbe, LivenessTable } from "../liveness_prober.ts";
+
+/** A UDP socket as a port. */
+export interface DatagramSocket {
+  send(bytes: Uint8Array<ArrayBuffer>, to: { hostname: string; port: number }): Promise<void>;
+  receive(): Promise<{ readonly bytes: Uint8Array; readonly hostname: string }>;
+  close(): void;
+}
+
+/** Opens a socket on an address. @throws while the host does not have it. */
+export type BindDatagram = (address: { hostname: string; port: number }) => DatagramSocket;
+
+/** The real sockets. */
+export const bindDatagram: BindDatagram = (address) => {
+  const socket = Deno.listenDatagram({ transport: "udp", ...address });
+  return {
+    send: async (bytes, to) => {
+      await socket.send(bytes, { transport: "udp", ...to });
+    },
+    receive: async () => {
+      const [bytes, from] = await socket.receive();
+      return { bytes, hostname: from.transport === "udp" ? from.hostname : "" };
+    },
+    close: () => socket.close(),
+  };
+};
+
+/** Probes and answers probes. */
+export class LivenessDuty {
+  readonly #context: DaemonContext;
+  readonly #bind: BindDatagram;
+  readonly #table = new LivenessTable();
+  #socket: DatagramSocket | undefined;
+  #silent = "";
+
+  constructor(context: DaemonContext, bind: BindDatagram) {
+    this.#context = context;
+    this.#bind = bind;
+  }
+
+  /** One round. Without a socket nobody is judged: it is this server that is deaf. */
+  async run(): Promise<void> {
+    const { config, clock, facts } = this.#context;
+    this.#table.setTargets(facts.peers.flatMap((peer) => {
+      const block = parseCidr(peer.block);
+      return block ? [{ serverId: peer.server_id, address: serverAddress(block) }] : [];
+    }));
+    const socket = this.#open();
+    if (socket) {
+      for (const { address, seq } of this.#table.nextRound(clock.monotonicMs())) {
+        const bytes = encodeProbe({ kind: "ping", from: config.server_id, seq });
+        // A send that fails (no route, no handshake) is a probe without an answer.
+        socket.send(bytes, { hostname: address, port: PROBE_PORT }).catch(() => undefined);
+      }
+    }
+    await this.#write();
+  }
+
+  /** Closes the socket. */
+  close(): void {
+    this.#socket?.close();
+    this.#socket = undefined;
+  }
+
+  #open(): DatagramSocket | undefined {
+    const { config, logger } = this.#context;
+    const block = parseCidr(config.block);
+    if (this.#socket || !block) return this.#socket;
+    try {
+      const hostname = serverAddress(block);
+      const socket = this.#bind({ hostname, port: PROBE_PORT });
+      this.#socket = socket;
+      logger.info("probing", { address: hostname, port: PROBE_PORT });
+      this.#receive(socket).catch((error) => {
+        if (this.#socket !== socket) return;
+        logger.warn("probe socket failed", { error: messageOf(error) });
+        this.close();
+      });
+    } catch (error) {
+      logger.debug("no probe socket yet", { error: messageOf(error) });
+    }
+    return this.#socket;
+  }
+
+  async #receive(socket: DatagramSocket): Promise<void> {
+    const { config, clock } = this.#context;
+    while (true) {
+      const { bytes, hostname } = await socket.receive();
+      const message = decodeProbe(bytes);
+      if (!message || !this.#table.isPeer(message.from, hostname)) continue;
+      if (message.kind === "ping") {
+        const answer = encodeProbe({ kind: "pong", from: config.server_id, seq: message.seq });
+        socket.send(answer, { hostname, port: PROBE_PORT }).catch(() => undefined);
+        continue;
+      }
+      const o = { address: hostname, nowMs: clock.monotonicMs() };
+      if (this.#table.answered(message, o)) {
+        await this.#write().catch(() => undefined);
+      }
+    }
+  }
+
+  async #write(): Promise<void> {
+    const { files, clock, logger } = this.#context;
+    const report = this.#table.report(clock.nowMs());
+    const silent = report.silent.join();
+    if (silent !== this.#silent) logger.info("silent servers", { silent: report.silent });
+    this.#silent = silent;
+    await files.replace(SERVER_PATHS.liveness, JSON.stringify(report), { mode: 0o644 });
+  }
+}

@@ -1,0 +1,111 @@
+/** Runs duties side by side, each at its own pace, none able to stop another. */
+import { type Clock, type Logger, messageOf } from "@jiji/core/runtime";
+
+/** One of the daemon's duties. */
+export interface Duty {
+  readonly name: string;
+  /** Pause between two runs, milliseconds; a wake-up or `run`'s own result may shorten it. */
+  readonly everyMs: number;
+  /** A run that takes longer is given up, milliseconds; its signal aborts. */
+  readonly timeoutMs: number;
+  /** One run. A number is the pause before the next, milliseconds. */
+  readonly run: (signal: AbortSignal) => Promise<number | void>;
+}
+
+/** Runs of one duty start at least this far apart, however often it is woken, milliseconds. */
+export const DUTY_GAP_MS = 100;
+
+/** Ports of the loop. */
+export interface DutyLoopOptions {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly signal: AbortSignal;
+}
+
+/** A running set of duties. */
+export class DutyLoop {
+  readonly #options: DutyLoopOptions;
+  readonly #duties: readonly Duty[];
+  readonly #wakes = new Map<string, PromiseWithResolvers<void>>();
+
+  constructor(duties: readonly Duty[], options: DutyLoopOptions) {
+    this.#duties = duties;
+    this.#options = options;
+    for (const duty of duties) this.#wakes.set(duty.name, Promise.withResolvers());
+  }
+
+  /** Asks for a run of a duty soon: at once when it rests, after its present run otherwise. */
+  wake(name: string): void {
+    this.#wakes.get(name)?.resolve();
+  }
+
+  /** Until the signal aborts and every duty has ended its present run. */
+  async run(): Promise<void> {
+    await Promise.all(this.#duties.map((duty) => this.#repeat(duty)));
+  }
+
+  async #repeat(duty: Duty): Promise<void> {
+    const { clock, signal } = this.#options;
+    let lastError = "";
+    while (!signal.aborted) {
+      this.#wakes.set(duty.name, Promise.withResolvers());
+      const startMs = clock.monotonicMs();
+      let pauseMs = duty.everyMs;
+      try {
+        pauseMs = await this.#runOnce(duty) ?? duty.everyMs;
+        if (lastError) this.#options.logger.info("duty works again", { duty: duty.name });
+        lastError = "";
+      } catch (error) {
+        if (signal.aborted) return;
+        const reason = messageOf(error);
+        // The same failure tick after tick is said once.
+        if (reason !== lastError) {
+          this.#options.logger.warn("duty failed", { duty: duty.name, error: reason });
+        }
+        lastError = reason;
+      }
+      await this.#rest(duty, { startMs, pauseMs });
+    }
+  }
+
+  async #runOnce(duty: Duty): Promise<number | void> {
+    const { clock, signal } = this.#options;
+    const limit = new AbortController();
+    const timer = new AbortController();
+    const late = clock.sleep(duty.timeoutMs, { signal: timer.signal }).then(() => {
+      const error = new Error(`${duty.name} took longer than ${duty.timeoutMs} ms`);
+      limit.abort(error);
+      throw error;
+    });
+    late.catch(() => undefined);
+    const stopped = new Promise<never>((_, reject) =>
+      signal.addEventListener("abort", () => reject(signal.reason), { signal: timer.signal })
+    );
+    const work = duty.run(AbortSignal.any([signal, limit.signal]));
+    work.catch(() => undefined);
+    try {
+      return await Promise.race([work, late, stopped]);
+    } catch (error) {
+      // Never two runs of one duty: an overdue one has been told to stop and is waited for.
+      if (!signal.aborted) await work.catch(() => undefined);
+      throw error;
+    } finally {
+      timer.abort();
+    }
+  }
+
+  async #rest(
+    duty: Duty,
+    o: { readonly startMs: number; readonly pauseMs: number },
+  ): Promise<void> {
+    const { clock, signal } = this.#options;
+    const over = new AbortController();
+    const both = AbortSignal.any([signal, over.signal]);
+    const sleep = (ms: number) => clock.sleep(ms, { signal: both }).catch(() => undefined);
+    const wake = this.#wakes.get(duty.name)?.promise;
+    await Promise.race([sleep(Math.max(o.pauseMs, 1)), wake]);
+    const sinceMs = clock.monotonicMs() - o.startMs;
+    if (sinceMs < DUTY_GAP_MS) await sleep(Math.min(DUTY_GAP_MS, o.pauseMs) - sinceMs);
+    over.abort();
+  }
+}

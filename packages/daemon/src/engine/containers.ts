@@ -1,0 +1,143 @@
+/** Reading `inspect` and `events` of docker and podman. Pure; what does not parse is left out. */
+import * as v from "valibot";
+import { type ContainerLabels, parseContainerLabels } from "@jiji/core/cluster";
+import { CONTAINER_NETWORK } from "@jiji/core/cluster";
+import { parseIpv4 } from "@jiji/core/net";
+
+/** Verdict of the image's own HEALTHCHECK; `none` when it has none. */
+export type EngineHealth = "none" | "starting" | "healthy" | "unhealthy";
+
+/** A container of this server, as its engine describes it. */
+export interface ObservedContainer {
+  /** 64 hexadecimal digits. */
+  readonly id: string;
+  readonly name: string;
+  /** Undefined for containers that are not jiji's. */
+  readonly labels: ContainerLabels | undefined;
+  readonly running: boolean;
+  /** Address in the network `jiji`; undefined while it has none. */
+  readonly ip: string | undefined;
+  /** When it was made, Unix ms: a restart does not make a container newer than its successor. */
+  readonly createdAtMs: number;
+  /** When it was last started, Unix ms. */
+  readonly startedAtMs: number;
+  readonly exitCode: number;
+  readonly oomKilled: boolean;
+  readonly restarts: number;
+  readonly engineHealth: EngineHealth;
+}
+
+const Health = v.nullish(v.object({ Status: v.optional(v.string(), "") }));
+
+const Inspected = v.object({
+  Id: v.pipe(v.string(), v.regex(/^[a-f0-9]{12,64}$/)),
+  Name: v.string(),
+  Created: v.string(),
+  RestartCount: v.optional(v.number(), 0),
+  State: v.object({
+    Running: v.boolean(),
+    Paused: v.optional(v.boolean(), false),
+    ExitCode: v.optional(v.number(), 0),
+    OOMKilled: v.optional(v.boolean(), false),
+    StartedAt: v.string(),
+    Health,
+    Healthcheck: Health,
+  }),
+  Config: v.object({ Labels: v.nullish(v.record(v.string(), v.string())) }),
+  NetworkSettings: v.object({
+    Networks: v.nullish(v.record(
+      v.string(),
+      v.nullish(v.object({ IPAddress: v.optional(v.string(), "") })),
+    )),
+  }),
+});
+
+/**
+ * Containers in the output of `inspect`. Source: Docker Engine API v1.41 ContainerInspect; podman
+ * 4.3, which prints the same fields.
+ *
+ * @throws {Error} when the output is not a JSON list at all.
+ */
+export function parseInspected(text: string): ObservedContainer[] {
+  const list = v.parse(v.array(v.unknown()), JSON.parse(text));
+  return list.flatMap((item) => {
+    const parsed = v.safeParse(Inspected, item);
+    return parsed.success ? [observed(parsed.output)] : [];
+  });
+}
+
+function observed(raw: v.InferOutput<typeof Inspected>): ObservedContainer {
+  const ip = raw.NetworkSettings.Networks?.[CONTAINER_NETWORK]?.IPAddress ?? "";
+  return {
+    id: raw.Id,
+    name: raw.Name.replace(/^\//, ""),
+    labels: parseContainerLabels(raw.Config.Labels ?? {}),
+    running: raw.State.Running && !raw.State.Paused,
+    ip: parseIpv4(ip) === undefined ? undefined : ip,
+    createdAtMs: parseInstant(raw.Created),
+    startedAtMs: parseInstant(raw.State.StartedAt),
+    exitCode: raw.State.ExitCode,
+    oomKilled: raw.State.OOMKilled,
+    restarts: raw.RestartCount,
+    engineHealth: engineHealth(
+      raw.State.Health?.Status || raw.State.Healthcheck?.Status || "",
+    ),
+  };
+}
+
+function engineHealth(status: string): EngineHealth {
+  return status === "starting" || status === "healthy" || status === "unhealthy" ? status : "none";
+}
+
+/** RFC 3339 with up to nanoseconds; 0 for anything else, such as year 1 of a never-started one. */
+function parseInstant(text: string): number {
+  const ms = Date.parse(text.replace(/(\.\d{3})\d+/, "$1"));
+  return ms > 0 ? ms : 0;
+}
+
+/** Ids in the output of `ps -q`. */
+export function parseIds(text: string): string[] {
+  return text.split("\n").map((line) => line.trim()).filter((id) => /^[a-f0-9]{12,64}$/.test(id));
+}
+
+/** What happened to a container. */
+export interface ContainerEvent {
+  readonly id: string;
+  /** Docker's words: `start`, `die`, `destroy`, `rename`, `health_status: healthy`, … */
+  readonly action: string;
+}
+
+const DockerEvent = v.object({
+  Action: v.string(),
+  Actor: v.object({ ID: v.string() }),
+});
+const PodmanEvent = v.object({ Status: v.string(), ID: v.string() });
+
+/** Podman's words where they differ. Source: podman-events(1) 4.3. */
+const PODMAN_ACTIONS: Readonly<Record<string, string>> = {
+  died: "die",
+  remove: "destroy",
+  removed: "destroy",
+};
+
+/** The event in a line of the event stream, or undefined. */
+export function parseEvent(line: string): ContainerEvent | undefined {
+  let json: unknown;
+  try {
+    json = JSON.parse(line);
+  } catch {
+    return undefined;
+  }
+  const docker = v.safeParse(DockerEvent, json);
+  if (docker.success) return { id: docker.output.Actor.ID, action: docker.output.Action };
+  const podman = v.safeParse(PodmanEvent, json);
+  if (!podman.success) return undefined;
+  const { Status, ID } = podman.output;
+  return { id: ID, action: PODMAN_ACTIONS[Status] ?? Status };
+}
+
+/** Whether containers may have to be looked at again; `exec_*` and `top` change nothing. */
+export function isTelling(event: ContainerEvent): boolean {
+  return /^(create|start|restart|stop|kill|die|destroy|rename|pause|unpause|oom|health_status|cleanup|init)/
+    .test(event.action);
+}

@@ -1,0 +1,159 @@
+/** jiji-daemon: command tree and options only; each command is loaded when it runs. */
+import { Command, InvalidArgumentError } from "@commander-js/extra-typings";
+import {
+  CORROSION_API_PORT,
+  parseServerConfig,
+  SERVER_PATHS,
+  type ServerConfig,
+} from "@jiji/core/cluster";
+import { corrosionHttpApi } from "@jiji/core/corrosion";
+import {
+  JijiError,
+  messageOf,
+  Secret,
+  systemClock,
+  systemProcess,
+  VERSION,
+} from "@jiji/core/runtime";
+
+const EXIT_UNHEALTHY = 3;
+const CORROSION_URL = `http://127.0.0.1:${CORROSION_API_PORT}`;
+/** Standard input of `servers add` is one small object, octets. */
+const STDIN_BYTES_MAX = 65_536;
+
+function parseMs(text: string): number {
+  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError("write milliseconds.");
+  return Number(text);
+}
+
+async function readConfig(path: string): Promise<ServerConfig> {
+  try {
+    return parseServerConfig(await Deno.readTextFile(path));
+  } catch (error) {
+    throw new JijiError(`${path}: ${messageOf(error)}`, {
+      hint: "this file is written by: jiji server init",
+    });
+  }
+}
+
+async function readToken(path: string): Promise<Secret> {
+  return new Secret((await Deno.readTextFile(path)).trim());
+}
+
+async function openApi(options: { corrosion: string; tokenFile: string }) {
+  return corrosionHttpApi({ url: options.corrosion, token: await readToken(options.tokenFile) });
+}
+
+async function readStdin(): Promise<string> {
+  let text = "";
+  for await (const part of Deno.stdin.readable.pipeThrough(new TextDecoderStream())) {
+    text += part;
+    if (text.length > STDIN_BYTES_MAX) throw new JijiError("standard input is too long");
+  }
+  return text;
+}
+
+function stopSignal(): AbortSignal {
+  const stop = new AbortController();
+  for (const name of ["SIGTERM", "SIGINT"] as const) {
+    Deno.addSignalListener(name, () => stop.abort());
+  }
+  return stop.signal;
+}
+
+function print(text: string): void {
+  Deno.stdout.writeSync(new TextEncoder().encode(`${text}\n`));
+}
+
+function command(name: string) {
+  return new Command(name)
+    .option("--config <file>", "this server's place in the cluster", SERVER_PATHS.serverConfig)
+    .option("--token-file <file>", "token of the Corrosion API", SERVER_PATHS.corrosionToken)
+    .option("--corrosion <url>", "Corrosion API", CORROSION_URL);
+}
+
+const run = command("run")
+  .description("do the duties until stopped (what the systemd unit does)")
+  .action(async (options) => {
+    const { runDaemon } = await import("./commands/run.ts");
+    await runDaemon({
+      config: await readConfig(options.config),
+      corrosionUrl: options.corrosion,
+      token: await readToken(options.tokenFile),
+      signal: stopSignal(),
+    });
+    Deno.exit(0);
+  });
+
+const status = command("status")
+  .description("show all that this server knows of the cluster, also when parts are down")
+  .option("--json", "print JSON")
+  .action(async (options) => {
+    const { collectStatus, renderStatus } = await import("./commands/status.ts");
+    const { systemFiles } = await import("./system_files.ts");
+    const found = await collectStatus({
+      config: await readConfig(options.config).catch(() => undefined),
+      process: systemProcess,
+      files: systemFiles,
+      api: await openApi(options).catch(() => undefined),
+      clock: systemClock,
+    });
+    print(options.json ? JSON.stringify(found) : renderStatus(found));
+  });
+
+const probe = command("probe")
+  .description("run a container's health check until it succeeds; prints JSON, exit 3 if not")
+  .argument("<name>", "container")
+  .requiredOption("--timeout-ms <ms>", "give up after this long", parseMs)
+  .action(async (name, options) => {
+    const { probeContainer } = await import("./commands/probe.ts");
+    const { systemCheckNetwork } = await import("./duties/checks.ts");
+    const report = await probeContainer(name, {
+      engine: (await readConfig(options.config)).engine,
+      process: systemProcess,
+      network: systemCheckNetwork,
+      clock: systemClock,
+      timeoutMs: options.timeoutMs,
+    });
+    print(JSON.stringify(report));
+    if (!report.healthy) Deno.exit(EXIT_UNHEALTHY);
+  });
+
+const add = command("add")
+  .description("add the server described as JSON on standard input (PeerSeed with hostname)")
+  .action(async (options) => {
+    const { addServer, parseNewcomer } = await import("./commands/servers.ts");
+    const newcomer = parseNewcomer(await readStdin(), systemClock.nowMs());
+    await addServer(newcomer, { api: await openApi(options), clock: systemClock });
+    print(JSON.stringify({ added: newcomer.id }));
+  });
+
+const list = command("list")
+  .description("list the servers Corrosion knows, removed ones included")
+  .option("--json", "print JSON")
+  .action(async (options) => {
+    const { listServers, renderServers } = await import("./commands/servers.ts");
+    const rows = await listServers(await openApi(options));
+    print(options.json ? JSON.stringify(rows) : renderServers(rows));
+  });
+
+const program = new Command("jiji-daemon")
+  .description("Keeps what must stay true on this server: mesh, network, rows, proxy.")
+  .version(VERSION, "--version")
+  .showHelpAfterError();
+program.addCommand(run, { isDefault: true });
+program.addCommand(status);
+program.addCommand(probe);
+program.addCommand(
+  new Command("servers").description("the cluster's servers").addCommand(add).addCommand(list),
+);
+
+if (import.meta.main) {
+  try {
+    await program.parseAsync();
+  } catch (error) {
+    const hint = error instanceof JijiError && error.hint ? `\n  ${error.hint}` : "";
+    Deno.stderr.writeSync(new TextEncoder().encode(`jiji-daemon: ${messageOf(error)}${hint}\n`));
+    Deno.exit(error instanceof JijiError ? error.exitCode : 1);
+  }
+}
