@@ -4,31 +4,48 @@ import { runCommandInLayer } from "./layer.ts";
 import type { BuildContext, Thing } from "./thing.ts";
 
 const DOCKERD = "github.com/moby/moby/v2/cmd/dockerd@v2.0.0-beta.24";
+/** The engine works with the proxy of its own version alone. */
+const DOCKER_PROXY = "github.com/moby/moby/v2/cmd/docker-proxy@v2.0.0-beta.24";
 const RUNC = "github.com/opencontainers/runc@v1.4.3";
 
-async function buildEngine({ stage, say }: BuildContext): Promise<void> {
-  const env = { GOBIN: `${stage}/bin`, GOFLAGS: "-buildvcs=false" };
-  const timeoutMs = 40 * 60_000;
-  say("compiling runc");
-  await runCommand(["nice", "go", "install", "-ldflags=-s -w", RUNC], {
-    env: { ...env, CGO_ENABLED: "1" },
-    timeoutMs,
-  });
-  say("compiling dockerd, about 7 minutes");
-  await runCommand(["nice", "go", "install", "-ldflags=-s -w", DOCKERD], {
-    env: { ...env, CGO_ENABLED: "0" },
-    timeoutMs,
-  });
+/** Longest compilation, in milliseconds. */
+const COMPILE_TIMEOUT_MS = 40 * 60_000;
+
+/** Go programs from the module proxy, `bin/` in its slot. */
+function goProgram(
+  thing: Pick<Thing, "name" | "title" | "after">,
+  options: { readonly modules: readonly string[]; readonly cgo: boolean; readonly tags: string },
+): Thing {
+  return {
+    ...thing,
+    recipe: JSON.stringify([1, options]),
+    needs: [],
+    build: async ({ stage, say }: BuildContext) => {
+      say("compiling");
+      const flags = ["-trimpath", "-ldflags=-s -w", `-tags=${options.tags}`];
+      await runCommand(["nice", "go", "install", ...flags, ...options.modules], {
+        env: {
+          GOBIN: `${stage}/bin`,
+          GOFLAGS: "-buildvcs=false",
+          CGO_ENABLED: options.cgo ? "1" : "0",
+        },
+        timeoutMs: COMPILE_TIMEOUT_MS,
+      });
+    },
+  };
 }
 
-/** The current engine's programs, `bin/` in its slot. */
-export const DOCKER_CURRENT: Thing = {
-  name: "docker-current",
-  title: "current Docker engine",
-  recipe: JSON.stringify([1, DOCKERD, RUNC]),
-  needs: ["machine"],
-  build: buildEngine,
-};
+/** The current engine, `bin/dockerd` and `bin/docker-proxy` in its slot. */
+export const DOCKER_CURRENT: Thing = goProgram(
+  { name: "docker-current", title: "current Docker engine" },
+  { modules: [DOCKERD, DOCKER_PROXY], cgo: false, tags: "" },
+);
+
+/** The runtime it wants, `bin/runc` in its slot. */
+export const RUNC_CURRENT: Thing = goProgram(
+  { name: "runc-current", title: "current runc", after: ["machine"] },
+  { modules: [RUNC], cgo: true, tags: "seccomp" },
+);
 
 /**
  * The current engine in place of Debian's: containerd and the docker client stay Debian's, whose
@@ -45,7 +62,7 @@ export const ROOT_DOCKER_CURRENT: Thing = {
   name: "root-docker-current",
   title: "server with a current Docker",
   recipe: JSON.stringify([1, OVERRIDE]),
-  needs: ["root", "root-docker", "docker-current", "packages"],
+  needs: ["root", "root-docker", "docker-current", "runc-current", "packages"],
   build: async ({ stage, slot }) => {
     await runCommandInLayer("mkdir -p /usr/local/bin /etc/systemd/system/docker.service.d", {
       stage,
@@ -53,13 +70,18 @@ export const ROOT_DOCKER_CURRENT: Thing = {
       repository: `${slot("packages")}/repo`,
     });
     const diff = `${stage}/diff`;
-    for (const program of ["dockerd", "runc"]) {
-      await Deno.mkdir(`${diff}/usr/local/bin`, { recursive: true });
-      await Deno.copyFile(
-        `${slot("docker-current")}/bin/${program}`,
-        `${diff}/usr/local/bin/${program}`,
-      );
-      await Deno.chmod(`${diff}/usr/local/bin/${program}`, 0o755);
+    const programs = [
+      { from: `${slot("docker-current")}/bin/dockerd`, to: `${diff}/usr/local/bin/dockerd` },
+      {
+        from: `${slot("docker-current")}/bin/docker-proxy`,
+        to: `${diff}/usr/local/bin/docker-proxy`,
+      },
+      { from: `${slot("runc-current")}/bin/runc`, to: `${diff}/usr/local/bin/runc` },
+    ];
+    await Deno.mkdir(`${diff}/usr/local/bin`, { recursive: true });
+    for (const { from, to } of programs) {
+      await Deno.copyFile(from, to);
+      await Deno.chmod(to, 0o755);
     }
     await Deno.writeTextFile(
       `${diff}/etc/systemd/system/docker.service.d/current.conf`,

@@ -32,7 +32,10 @@ export const BARE_PACKAGES: readonly string[] = [
   "nano",
 ];
 
-/** What `server init` may install on a bare server, with what a user may want there. */
+/**
+ * What `server init` may install on a bare server, with what a user may want there. Without crun:
+ * Podman takes either it or runc, and it refuses the control groups of the lab's machine.
+ */
 const SERVER_PACKAGES: readonly string[] = [
   "aardvark-dns",
   "apparmor",
@@ -40,7 +43,6 @@ const SERVER_PACKAGES: readonly string[] = [
   "catatonit",
   "containerd",
   "containernetworking-plugins",
-  "crun",
   "dnsutils",
   "docker.io",
   "fuse-overlayfs",
@@ -70,7 +72,7 @@ const SERVER_PACKAGES: readonly string[] = [
 /** Packages whose files the lab uses without installing them. */
 const LAB_PACKAGES: readonly string[] = ["busybox-static", "docker-registry"];
 
-/** Packages of this machine, each with a program that shows that it is there. */
+/** Packages of this machine, each with a file that shows that it is there. */
 const MACHINE_PACKAGES: readonly { readonly name: string; readonly program: string }[] = [
   { name: "mmdebstrap", program: "/usr/bin/mmdebstrap" },
   { name: "systemd-container", program: "/usr/bin/systemd-nspawn" },
@@ -83,6 +85,8 @@ const MACHINE_PACKAGES: readonly { readonly name: string; readonly program: stri
   { name: "runc", program: "/usr/sbin/runc" },
   { name: "podman", program: "/usr/bin/podman" },
   { name: "netavark", program: "/usr/lib/podman/netavark" },
+  { name: "libseccomp-dev", program: "/usr/include/seccomp.h" },
+  { name: "pkg-config", program: "/usr/bin/pkg-config" },
   { name: "dnsmasq-base", program: "/usr/sbin/dnsmasq" },
   { name: "dnsutils", program: "/usr/bin/dig" },
   { name: "binutils", program: "/usr/bin/strip" },

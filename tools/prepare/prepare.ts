@@ -3,7 +3,7 @@ import { cacheRoot, ensureSlot, removeTree } from "./cache.ts";
 import { exists } from "./command.ts";
 import { ProgressDisplay } from "./progress.ts";
 import { THINGS } from "./table.ts";
-import { type PlannedThing, planOrder, planSlots, type ThingName } from "./thing.ts";
+import { type PlannedThing, planOrder, planSlots, prerequisites, type ThingName } from "./thing.ts";
 
 /** Where prepared things lie. */
 export type Slots = (name: ThingName) => string;
@@ -57,7 +57,7 @@ async function buildAll(
       running.set(thing.name, Promise.resolve());
       continue;
     }
-    const needed = thing.needs.map((name) => running.get(name) ?? Promise.resolve());
+    const needed = prerequisites(thing).map((name) => running.get(name) ?? Promise.resolve());
     const built = Promise.all(needed).then(() => buildOne(thing, options.slots, display));
     running.set(thing.name, built);
   }

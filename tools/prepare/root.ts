@@ -90,6 +90,7 @@ const DOCKER_DAEMON = `${
 const GUEST_FILES: Readonly<Record<string, string>> = {
   "/etc/apt/sources.list": repositorySource(GUEST_REPOSITORY),
   "/etc/apt/apt.conf.d/90lab": 'Acquire::Languages "none";\nAPT::Sandbox::User "root";\n',
+  "/etc/dpkg/dpkg.cfg.d/90-lab": "force-unsafe-io\n",
   "/etc/containers/containers.conf.d/50-lab.conf": PODMAN_LIMITS,
   "/etc/containers/registries.conf.d/50-lab.conf": PODMAN_REGISTRIES,
   "/etc/docker/daemon.json": DOCKER_DAEMON,
@@ -147,7 +148,8 @@ export const ROOT: Thing = {
   name: "root",
   title: "bare server",
   recipe: JSON.stringify([3, BARE_PACKAGES, GUEST_FILES, MASKED_UNITS]),
-  needs: ["packages", "machine"],
+  needs: ["packages"],
+  after: ["machine"],
   build: buildRoot,
 };
 

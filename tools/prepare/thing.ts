@@ -23,7 +23,8 @@ export type ThingName =
   | "root"
   | "root-docker"
   | "root-docker-current"
-  | "root-podman";
+  | "root-podman"
+  | "runc-current";
 
 /** One thing to prepare. */
 export interface Thing {
@@ -32,7 +33,10 @@ export interface Thing {
   readonly title: string;
   /** All that decides its content: changing it makes a new slot. */
   readonly recipe: string;
+  /** Things it is made from: when one of these changes, so does this. */
   readonly needs: readonly ThingName[];
+  /** Things that must be there first, but leave no trace in its content. */
+  readonly after?: readonly ThingName[];
   /** For what lives outside the cache too: false when it is gone and must be made again. */
   readonly isPresent?: () => Promise<boolean>;
   /** Makes it in the stage folder. */
@@ -42,6 +46,11 @@ export interface Thing {
 /** A thing with the slot it belongs in. */
 export interface PlannedThing extends Thing {
   readonly slot: string;
+}
+
+/** All that must be there before a thing is made. */
+export function prerequisites(thing: Thing): readonly ThingName[] {
+  return [...thing.needs, ...thing.after ?? []];
 }
 
 /**
@@ -61,7 +70,7 @@ export function planOrder(
     const thing = byName.get(name);
     if (!thing) throw new Error(`nothing is known about preparing "${name}"`);
     state.set(name, "open");
-    thing.needs.forEach(visit);
+    prerequisites(thing).forEach(visit);
     state.set(name, "done");
     order.push(thing);
   };
