@@ -1,6 +1,11 @@
 import { isAbsolute, join } from "node:path";
-import { parseEnv } from "node:util";
+import * as util from "node:util";
 import { JijiError } from "@jiji/core/runtime";
+
+/** Node's own parser. The type package that ssh2's types bring along is older than it. */
+const { parseEnv } = util as unknown as {
+  parseEnv(text: string): Record<string, string | undefined>;
+};
 
 /** Which env file to look for. */
 export interface EnvFileOptions {

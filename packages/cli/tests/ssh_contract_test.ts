@@ -1,0 +1,375 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { ConnectionError, RemoteCommandError, Secret } from "@jiji/core/runtime";
+import { freePort, SSHD, TestSshd } from "./sshd.ts";
+
+const LIMIT = { timeoutMs: 10_000 };
+
+function contract(name: string, run: () => Promise<void>): void {
+  Deno.test({ name, ignore: SSHD.missing, fn: run });
+}
+
+contract("SshHost.run(): gives output, exit code and signal as values", async () => {
+  await using sshd = await TestSshd.start();
+  await using pool = sshd.pool();
+  const host = await pool.connect("s1");
+  const result = await host.run(["sh", "-c", "echo out; echo err >&2; exit 3"], LIMIT);
+  assert.deepEqual(
+    { ...result, durationMs: 0 },
+    { exitCode: 3, signal: undefined, stdout: "out\n", stderr: "err\n", durationMs: 0 },
+  );
+  const killed = await host.run(["sh", "-c", "kill -TERM $$"], LIMIT);
+  assert.equal(killed.exitCode, undefined);
+  assert.equal(killed.signal, "SIGTERM");
+  const odd = await host.run(["printf", "%s|", "it's", "a b", "$HOME", "", "ü\n*"], LIMIT);
+  assert.equal(odd.stdout, "it's|a b|$HOME||ü\n*|");
+});
+
+contract("SshHost.run(): feeds standard input", async () => {
+  await using sshd = await TestSshd.start();
+  await using pool = sshd.pool();
+  const host = await pool.connect("s1");
+  const text = "secret line\n".repeat(50_000);
+  const result = await host.run(["md5sum"], { ...LIMIT, stdin: text });
+  const local = await host.run(["sh", "-c", "yes 'secret line' | head -n 50000 | md5sum"], LIMIT);
+  assert.equal(result.stdout, local.stdout);
+  assert.equal((await host.run(["cat"], LIMIT)).stdout, "");
+});
+
+contract("SshHost.run(): thirty commands at once all answer", async () => {
+  await using sshd = await TestSshd.start();
+  await using pool = sshd.pool();
+  const host = await pool.connect("s1");
+  const results = await Promise.all(
+    Array.from({ length: 30 }, (_, index) => host.run(["echo", String(index)], LIMIT)),
+  );
+  assert.deepEqual(results.map((result) => result.stdout), results.map((_, index) => `${index}\n`));
+});
+
+contract("SshHost.run(): gives up at the time limit", async () => {
+  await using sshd = await TestSshd.start();
+  await using pool = sshd.pool();
+  const host = await pool.connect("s1");
+  const result = await host.run(["sleep", "30"], { timeoutMs: 100 });
+  assert.equal(result.exitCode, undefined);
+  assert.equal((await host.run(["echo", "on"], LIMIT)).stdout, "on\n");
+});
+
+contract("SshHost.run(): stops when its signal aborts", async () => {
+  await using sshd = await TestSshd.start();
+  await using pool = sshd.pool();
+  const host = await pool.connect("s1");
+  const controller = new AbortController();
+  const running = host.run(["sleep", "30"], { ...LIMIT, signal: controller.signal });
+  controller.abort(new Error("ctrl-c"));
+  await assert.rejects(running, /ctrl-c/);
+});
+
+contract("SshHost.stream(): hands on output while the command runs", async () => {
+  await using sshd = await TestSshd.start();
+  await using pool = sshd.pool();
+  const host = await pool.connect("s1");
+  const out: string[] = [];
+  const err: string[] = [];
+  const end = await host.stream(["sh", "-c", "read word; echo got $word; echo bad >&2; exit 4"], {
+    ...LIMIT,
+    stdin: "hello\n",
+    onStdout: (text) => out.push(text),
+    onStderr: (text) => err.push(text),
+  });
+  assert.deepEqual([out.join(""), err.join(""), end.exitCode], ["got hello\n", "bad\n", 4]);
+});
+
+contract("SshHost.upload(): writes 50 MB whole, with its mode, over an old file", async () => {
+  await using sshd = await TestSshd.start();
+  await using pool = sshd.pool();
+  const host = await pool.connect("s1");
+  const local = join(sshd.folder, "big");
+  const bytes = new Uint8Array(50 * 1024 * 1024);
+  for (let at = 0; at < bytes.length; at += 65_536) {
+    crypto.getRandomValues(bytes.subarray(at, at + 65_536));
+  }
+  await Deno.writeFile(local, bytes);
+  const target = join(sshd.folder, "remote file");
+  await Deno.writeTextFile(target, "old");
+  let progress = 0;
+  const startedMs = performance.now();
+  await host.upload({ path: local }, target, {
+    mode: 0o750,
+    timeoutMs: 60_000,
+    onProgress: (sent) => progress = sent,
+  });
+  const mbPerSecond = 50 / ((performance.now() - startedMs) / 1_000);
+  // deno-lint-ignore no-console
+  console.log(`upload of 50 MB: ${mbPerSecond.toFixed(0)} MB/s`);
+  assert.equal(progress, bytes.length);
+  const compared = await host.run(["cmp", local, target], LIMIT);
+  assert.equal(compared.exitCode, 0, compared.stdout);
+  assert.equal((await Deno.stat(target)).mode! & 0o777, 0o750);
+});
+
+contract(
+  "SshHost.upload(): writes bytes; an error names the path and leaves no piece",
+  async () => {
+    await using sshd = await TestSshd.start();
+    await using pool = sshd.pool();
+    const host = await pool.connect("s1");
+    const target = join(sshd.folder, "token");
+    await host.upload(new TextEncoder().encode("s3cret"), target, { mode: 0o600, ...LIMIT });
+    assert.equal(await Deno.readTextFile(target), "s3cret");
+    await host.upload(new Uint8Array(), join(sshd.folder, "empty"), { mode: 0o644, ...LIMIT });
+    const missing = join(sshd.folder, "no", "such", "folder");
+    await assert.rejects(
+      host.upload(new Uint8Array(10), missing, { mode: 0o600, ...LIMIT }),
+      (error) => error instanceof RemoteCommandError && error.message.includes(missing),
+    );
+    const names = [...Deno.readDirSync(sshd.folder)].map((entry) => entry.name);
+    assert.equal(names.filter((name) => name.startsWith("token")).length, 1);
+  },
+);
+
+contract(
+  "SshHost.reverseForward(): carries many HTTP requests, also half-closed ones",
+  async () => {
+    await using sshd = await TestSshd.start();
+    await using pool = sshd.pool();
+    const host = await pool.connect("s1");
+    await using server = Deno.serve(
+      { hostname: "127.0.0.1", port: 0, onListen: () => undefined },
+      async (request) => new Response(`${new URL(request.url).pathname} ${await request.text()}`),
+    );
+    const remotePort = freePort();
+    const forward = await host.reverseForward(remotePort, server.addr.port);
+    const url = `http://127.0.0.1:${remotePort}`;
+    const body = "x".repeat(200_000);
+    const answers = await Promise.all(Array.from({ length: 40 }, async (_, index) => {
+      const response = await fetch(`${url}/${index}`, { method: "POST", body });
+      return await response.text();
+    }));
+    answers.forEach((answer, index) => assert.equal(answer, `/${index} ${body}`));
+    const raw = await Deno.connect({ hostname: "127.0.0.1", port: remotePort });
+    await raw.write(
+      new TextEncoder().encode("GET /half HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"),
+    );
+    await raw.closeWrite();
+    const answer = await new Response(raw.readable).text();
+    assert.match(answer, /\/half/);
+    await assert.rejects(host.reverseForward(remotePort, 1), /leads to this machine already/);
+    await assert.rejects(host.reverseForward(sshd.port, 1), /can't be led to this machine/);
+    await forward[Symbol.asyncDispose]();
+    await assert.rejects(Deno.connect({ hostname: "127.0.0.1", port: remotePort }));
+  },
+);
+
+contract("SSHConnectionPool.connect(): records an unknown host key once, privately", async () => {
+  await using sshd = await TestSshd.start({ hostKeys: ["ed25519", "ecdsa", "rsa"] });
+  const notices: string[] = [];
+  const onNotice = (text: string) => notices.push(text);
+  {
+    await using pool = sshd.pool(undefined, { onNotice });
+    await pool.connect("s1");
+  }
+  const recorded = await Deno.readTextFile(sshd.knownHostsPath);
+  assert.match(recorded, new RegExp(`^\\[127\\.0\\.0\\.1\\]:${sshd.port} ssh-ed25519 \\S+\\n$`));
+  assert.equal((await Deno.stat(sshd.knownHostsPath)).mode! & 0o777, 0o600);
+  assert.match(notices.join(), /s1: host key of .* recorded: SHA256:\S{43} \(ssh-ed25519\)/);
+  {
+    await using pool = sshd.pool(undefined, { onNotice });
+    await pool.connect("s1");
+  }
+  assert.equal(await Deno.readTextFile(sshd.knownHostsPath), recorded);
+  assert.equal(notices.length, 1);
+});
+
+contract("SSHConnectionPool.connect(): asks for the type of key that is recorded", async () => {
+  await using sshd = await TestSshd.start({ hostKeys: ["ed25519", "ecdsa", "rsa"] });
+  for (const kind of ["rsa", "ecdsa"] as const) {
+    const key = await Deno.readTextFile(join(sshd.folder, `host_${kind}.pub`));
+    await Deno.mkdir(join(sshd.folder, "ssh"), { recursive: true });
+    await Deno.writeTextFile(sshd.knownHostsPath, `[127.0.0.1]:${sshd.port} ${key}`);
+    await using pool = sshd.pool();
+    const host = await pool.connect("s1");
+    assert.equal((await host.run(["echo", kind], LIMIT)).stdout, `${kind}\n`);
+  }
+});
+
+contract(
+  "SSHConnectionPool.connect(): refuses a changed or revoked host key before login",
+  async () => {
+    await using sshd = await TestSshd.start();
+    const other = await sshd.makeKey("other", "ed25519");
+    const otherKey = await Deno.readTextFile(`${other}.pub`);
+    await Deno.mkdir(join(sshd.folder, "ssh"));
+    await Deno.writeTextFile(sshd.knownHostsPath, `# mine\n[127.0.0.1]:${sshd.port} ${otherKey}`);
+    {
+      await using pool = sshd.pool();
+      await assert.rejects(pool.connect("s1"), (error) => {
+        assert(error instanceof ConnectionError);
+        assert.equal(error.phase, "hostkey");
+        assert.equal(error.message.match(/SHA256:\S{43}/g)?.length, 2);
+        assert(error.message.includes(`${sshd.knownHostsPath}:2`), error.message);
+        assert.match(error.hint ?? "", /ssh-keygen -R/);
+        return true;
+      });
+    }
+    const hostKey = await Deno.readTextFile(join(sshd.folder, "host_ed25519.pub"));
+    await Deno.writeTextFile(sshd.knownHostsPath, `@revoked * ${hostKey}`);
+    await using pool = sshd.pool();
+    await assert.rejects(pool.connect("s1"), /presents a revoked host key/);
+  },
+);
+
+contract("SSHConnectionPool.connect(): a refused key names what was tried", async () => {
+  await using sshd = await TestSshd.start();
+  const wrong = await sshd.makeKey("wrong", "ed25519");
+  await using pool = sshd.pool([sshd.server({ keyPaths: [wrong] })]);
+  await assert.rejects(pool.connect("s1"), (error) => {
+    assert(error instanceof ConnectionError);
+    assert.equal(error.phase, "auth");
+    assert.match(error.message, /refused the login; tried wrong$/);
+    return true;
+  });
+  await using absent = sshd.pool([sshd.server({ keyPaths: ["/no/such/key"] })]);
+  await assert.rejects(absent.connect("s1"), /\/no\/such\/key: there is no such file/);
+});
+
+contract(
+  "SSHConnectionPool.connect(): opens encrypted, ECDSA and RSA keys, and key data",
+  async () => {
+    await using sshd = await TestSshd.start();
+    const kinds = [["e1", "ecdsa"], ["e2", "ecdsa"], ["e3", "ecdsa"], ["e4", "ecdsa"], [
+      "r",
+      "rsa",
+    ]];
+    for (const [name, kind] of kinds as [string, "ecdsa" | "rsa"][]) {
+      const path = await sshd.makeKey(name, kind, "pass phrase");
+      await sshd.authorize(path);
+      const passphrase = new Secret("pass phrase");
+      await using pool = sshd.pool([sshd.server({ keyPaths: [path], passphrase })]);
+      await pool.connect("s1");
+      await using locked = sshd.pool([sshd.server({ keyPaths: [path] })]);
+      await assert.rejects(locked.connect("s1"), /it is encrypted; set key_passphrase/);
+    }
+    const data = new Secret(await Deno.readTextFile(join(sshd.folder, "login")));
+    await using pool = sshd.pool([sshd.server({ keyPaths: [], keyData: [data] })]);
+    await pool.connect("s1");
+  },
+);
+
+contract("SSHConnectionPool.connect(): uses the agent, unless keysOnly", async () => {
+  await using sshd = await TestSshd.start();
+  const socket = join(sshd.folder, "agent");
+  const agent = new Deno.Command("ssh-agent", { args: ["-D", "-a", socket], stdout: "null" })
+    .spawn();
+  try {
+    const env = { HOME: sshd.folder, SSH_AUTH_SOCK: socket };
+    await addToAgent(join(sshd.folder, "login"), socket);
+    await using pool = sshd.pool([sshd.server({ keyPaths: [] })], { env });
+    const host = await pool.connect("s1");
+    assert.equal((await host.run(["echo", "hi"], LIMIT)).stdout, "hi\n");
+    const strict = [sshd.server({ keyPaths: [], keysOnly: true })];
+    await using keysOnly = sshd.pool(strict, { env });
+    await assert.rejects(keysOnly.connect("s1"), /there is no key to log in with/);
+  } finally {
+    agent.kill("SIGTERM");
+    await agent.status;
+  }
+});
+
+async function addToAgent(key: string, socket: string): Promise<void> {
+  const deadlineMs = performance.now() + 5_000;
+  while (performance.now() < deadlineMs) {
+    const { success } = await new Deno.Command("ssh-add", {
+      args: ["-q", key],
+      env: { SSH_AUTH_SOCK: socket },
+      stderr: "null",
+    }).output();
+    if (success) return;
+  }
+  throw new Error("ssh-agent does not answer");
+}
+
+contract(
+  "SshHost: a cut connection rejects commands under way, and connect() makes a new one",
+  async () => {
+    await using sshd = await TestSshd.start();
+    await using pool = sshd.pool();
+    const host = await pool.connect("s1");
+    const running = host.run(["sleep", "30"], LIMIT);
+    const lost = assert.rejects(
+      running,
+      (error) => error instanceof ConnectionError && error.phase === "lost",
+    );
+    await host.run(["true"], LIMIT);
+    await sshd.cutSessions();
+    await lost;
+    await assert.rejects(host.run(["true"], LIMIT), /the SSH connection was lost/);
+    const again = await pool.connect("s1");
+    assert.equal((await again.run(["echo", "back"], LIMIT)).stdout, "back\n");
+  },
+);
+
+contract("SshHost: a silent server is noticed", async () => {
+  await using sshd = await TestSshd.start();
+  await using pool = sshd.pool(undefined, { keepaliveIntervalMs: 50 });
+  const host = await pool.connect("s1");
+  await sshd.freezeSessions("SIGSTOP");
+  try {
+    await assert.rejects(
+      host.run(["true"], LIMIT),
+      (error) => error instanceof ConnectionError && error.phase === "lost",
+    );
+  } finally {
+    await sshd.freezeSessions("SIGCONT");
+  }
+});
+
+contract("SSHConnectionPool.connect(): names the phase of every failure", async () => {
+  await using sshd = await TestSshd.start();
+  const phaseOf = async (server: ReturnType<typeof sshd.server>) => {
+    await using pool = sshd.pool([server]);
+    try {
+      await pool.connect("s1");
+    } catch (error) {
+      assert(error instanceof ConnectionError);
+      return error.phase;
+    }
+    return "none";
+  };
+  assert.equal(await phaseOf(sshd.server({ port: freePort() })), "tcp");
+  assert.equal(await phaseOf({ ...sshd.server(), host: "no-such-host.invalid" }), "dns");
+  using silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const server = sshd.server({ port: silent.addr.port, connectTimeoutMs: 200 });
+  assert.equal(await phaseOf(server), "timeout");
+});
+
+contract("SSHConnectionPool.connect(): goes through a jump host and a proxy command", async () => {
+  await using jump = await TestSshd.start();
+  await using sshd = await TestSshd.start();
+  await Deno.copyFile(join(sshd.folder, "login.pub"), join(jump.folder, "authorized_keys"));
+  const servers = [
+    sshd.server({ jump: `root@127.0.0.1:${jump.port}` }, "jumped"),
+    sshd.server({
+      proxyCommand: "bash -c 'exec 3<>/dev/tcp/%h/%p; cat <&3 & cat >&3; kill $!'",
+    }, "piped"),
+  ];
+  await using pool = sshd.pool(servers);
+  for (const { name } of servers) {
+    const host = await pool.connect(name);
+    assert.equal((await host.run(["echo", name], LIMIT)).stdout, `${name}\n`);
+  }
+});
+
+contract("SSHConnectionPool.connect(): reads ssh_config, jiji's own settings win", async () => {
+  await using sshd = await TestSshd.start();
+  const file = join(sshd.folder, "config");
+  await Deno.writeTextFile(
+    file,
+    `Host s1\n  HostName 127.0.0.1\n  Port ${sshd.port}\n  User nobody\n` +
+      `  IdentityFile ${join(sshd.folder, "login")}\n`,
+  );
+  const server = sshd.server({ keyPaths: [], port: 22, portGiven: false, sshConfigFiles: [file] });
+  await using pool = sshd.pool([{ ...server, host: "s1" }]);
+  const host = await pool.connect("s1");
+  assert.equal(host.address, `root@127.0.0.1:${sshd.port}`);
+});
