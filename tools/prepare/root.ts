@@ -12,13 +12,22 @@ export const HUB_ADDRESS = "203.0.113.2";
 export const HUB_REGISTRY = `${HUB_ADDRESS}:5000`;
 
 /**
- * Runs before everything else at each boot: makes the control groups writable (they come read-only
- * from systemd-nspawn, and no container starts then), and makes host keys at the first boot.
+ * Runs before everything else at each boot. The control groups come read-only from systemd-nspawn,
+ * and no container starts then; /sys comes with the network devices of the machine, not of the
+ * server. Host keys are made at the first boot.
  */
 const GUEST_START = `#!/bin/sh
 for group in /sys/fs/cgroup/*/; do
   mount -o remount,bind,rw "$group" 2>/dev/null || true
 done
+mkdir -p /run/lab-sys
+mount -t sysfs -o nosuid,nodev,noexec sysfs /run/lab-sys
+mount --make-private /run/lab-sys
+mount --rbind /sys/fs/cgroup /run/lab-sys/fs/cgroup
+mount --make-rprivate /run/lab-sys
+mount --rbind /run/lab-sys /sys
+umount --recursive --lazy /run/lab-sys
+mount --make-rshared /sys
 for type in ed25519 ecdsa; do
   key=/etc/ssh/ssh_host_\${type}_key
   [ -s "$key" ] || { rm -f "$key"; ssh-keygen -q -t "$type" -N '' -C "root@$(hostname)" -f "$key"; }
@@ -28,8 +37,8 @@ done
 const GUEST_START_UNIT = `[Unit]
 Description=Start of a lab server
 DefaultDependencies=no
-Before=sysinit.target ssh.service
-After=local-fs.target systemd-remount-fs.service
+Before=sysinit.target ssh.service sys-kernel-debug.mount sys-kernel-tracing.mount
+Before=sys-fs-fuse-connections.mount
 
 [Service]
 Type=oneshot
