@@ -23,6 +23,8 @@ export interface DaemonFacts {
   containers: readonly ObservedContainer[] | undefined;
   /** Health by container id. */
   readonly health: Map<string, HealthState>;
+  /** Servers that do not answer this server's probes. */
+  silent: ReadonlySet<string>;
   /** The operator removed this server: nothing is written about it any more. */
   standsDown: boolean;
 }

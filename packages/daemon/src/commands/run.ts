@@ -14,10 +14,12 @@ import { ClusterView } from "../cluster_view.ts";
 import type { DaemonContext } from "../daemon_context.ts";
 import { type Duty, DutyLoop } from "../duty_loop.ts";
 import { systemCheckNetwork } from "../duties/checks.ts";
+import { CollectionDuty } from "../duties/collection.ts";
 import { ContainersDuty, HealthDuty, RegistryDuty } from "../duties/containers.ts";
 import { CorrosionDuty, HeartbeatDuty } from "../duties/heartbeat.ts";
 import { bindDatagram, LivenessDuty } from "../duties/liveness.ts";
 import { NetworkDuty } from "../duties/network.ts";
+import { ProxyDuty } from "../duties/proxy.ts";
 import { EndpointDuty, TopologyDuty } from "../duties/topology.ts";
 import { PROBE_EVERY_MS } from "../liveness_prober.ts";
 import { systemFiles } from "../system_files.ts";
@@ -52,7 +54,13 @@ export async function runDaemon(options: RunOptions): Promise<void> {
     api: corrosionHttpApi(address),
     view: new ClusterView(),
     logger,
-    facts: { peers: [], containers: undefined, health: new Map(), standsDown: false },
+    facts: {
+      peers: [],
+      containers: undefined,
+      health: new Map(),
+      silent: new Set(),
+      standsDown: false,
+    },
     wake: (duty) => wake(duty),
   };
   const set = dutySet(context);
@@ -86,6 +94,8 @@ function dutySet(context: DaemonContext): DutySet {
   const heartbeat = new HeartbeatDuty(context, Deno.hostname());
   const liveness = new LivenessDuty(context, bindDatagram);
   const corrosion = new CorrosionDuty(context);
+  const proxy = new ProxyDuty(context);
+  const collection = new CollectionDuty(context);
   const duty = (
     name: string,
     pace: { readonly everyMs: number; readonly timeoutMs: number },
@@ -100,6 +110,8 @@ function dutySet(context: DaemonContext): DutySet {
     duty("registry", { everyMs: 5_000, timeoutMs: 30_000 }, () => registry.run()),
     duty("heartbeat", { everyMs: 2_000, timeoutMs: 15_000 }, () => heartbeat.run()),
     duty("liveness", { everyMs: PROBE_EVERY_MS, timeoutMs: 5_000 }, () => liveness.run()),
+    duty("proxy", { everyMs: 15_000, timeoutMs: 60_000 }, (s) => proxy.run(s)),
+    duty("collection", { everyMs: 60_000, timeoutMs: 30_000 }, () => collection.run()),
     duty("corrosion", { everyMs: 10_000, timeoutMs: 30_000 }, (s) => corrosion.run(s)),
   ];
   return { duties, containers, liveness };

@@ -18,6 +18,8 @@ import { type CheckNetwork, runCheck } from "./checks.ts";
 const INSPECT_MAX = 200;
 /** Checks under way at once. */
 export const CHECKS_MAX = 32;
+/** A write shows in the subscription within this time, milliseconds (seen: 0.3–0.6 s). */
+const VIEW_LAG_MS = 3_000;
 /** Pause before the event stream is opened again, milliseconds. */
 const EVENTS_RETRY_MS = 1_000;
 
@@ -72,10 +74,10 @@ export class ContainersDuty {
   /** Wakes the duty on every event that may matter, until the signal aborts. */
   async watch(signal: AbortSignal): Promise<void> {
     const { config, process, clock, logger, wake } = this.#context;
-    while (!signal.aborted) {
+    for (let first = true; !signal.aborted; first = false) {
       try {
-        wake("containers");
-        wake("network");
+        // The stream broke: the engine may have been restarted, and its rules with it.
+        if (!first) ["containers", "network"].forEach(wake);
         for await (const line of process.lines(argvEvents(config.engine), { signal })) {
           const event = parseEvent(line);
           if (event && isTelling(event)) wake("containers");
@@ -160,6 +162,11 @@ export class HealthDuty {
 export class RegistryDuty {
   readonly #context: DaemonContext;
   readonly #services = new Set<string>();
+  /** Own writes that the subscription may not have told yet: the row, or null for a delete. */
+  readonly #written = new Map<
+    string,
+    { readonly row: ContainerRow | null; readonly atMs: number }
+  >();
 
   constructor(context: DaemonContext) {
     this.#context = context;
@@ -167,16 +174,19 @@ export class RegistryDuty {
 
   /** One comparison; writes only what differs. */
   async run(): Promise<void> {
-    const { facts, view, config, api, logger } = this.#context;
+    const { facts, view, config, api, logger, clock } = this.#context;
     // Before both sides have been read whole, a difference would mean nothing.
     if (!facts.containers || !view.filled.containers || facts.standsDown) return;
     const wanted = facts.containers
       .map((one) => rowOf(one, { serverId: config.server_id, health: facts.health.get(one.id) }))
       .filter((row) => row !== undefined);
-    const plan = planRegistry(wanted, view.containers.values(), config.server_id);
+    const plan = planRegistry(wanted, this.#present(), config.server_id);
     for (const statements of registryTransactions(plan, config.server_id)) {
       await api.execute(statements);
     }
+    const atMs = clock.monotonicMs();
+    for (const row of plan.upserts) this.#written.set(row.id, { row, atMs });
+    for (const id of plan.deletes) this.#written.set(id, { row: null, atMs });
     if (plan.upserts.length + plan.deletes.length > 0) {
       logger.info("rows written", {
         put: plan.upserts.map((row) => `${row.name} ${row.ip} ${row.health}`),
@@ -184,6 +194,18 @@ export class RegistryDuty {
       });
     }
     await this.#announceServices(wanted);
+  }
+
+  /** What Corrosion has: the view, with own writes of the last moments laid over it. */
+  #present(): ContainerRow[] {
+    const rows = new Map(this.#context.view.containers);
+    const nowMs = this.#context.clock.monotonicMs();
+    for (const [id, { row, atMs }] of this.#written) {
+      if (nowMs - atMs > VIEW_LAG_MS) this.#written.delete(id);
+      else if (row) rows.set(id, row);
+      else rows.delete(id);
+    }
+    return [...rows.values()];
   }
 
   async #announceServices(rows: readonly ContainerRow[]): Promise<void> {

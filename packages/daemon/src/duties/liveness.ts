@@ -106,11 +106,12 @@ export class LivenessDuty {
   }
 
   async #write(): Promise<void> {
-    const { files, clock, logger } = this.#context;
+    const { files, clock, logger, facts } = this.#context;
     const report = this.#table.report(clock.nowMs());
     const silent = report.silent.join();
     if (silent !== this.#silent) logger.info("silent servers", { silent: report.silent });
     this.#silent = silent;
+    facts.silent = new Set(report.silent);
     await files.replace(SERVER_PATHS.liveness, JSON.stringify(report), { mode: 0o644 });
   }
 }

@@ -1,0 +1,29 @@
+/** Duty: removes the rows that removed servers left behind. */
+import { deleteContainer } from "@jiji/core/corrosion";
+import type { DaemonContext } from "../daemon_context.ts";
+import { planCollection } from "../garbage_collector.ts";
+
+/** Runs the collector over the present view. */
+export class CollectionDuty {
+  readonly #context: DaemonContext;
+
+  constructor(context: DaemonContext) {
+    this.#context = context;
+  }
+
+  /** One run. Before both tables have been read whole nothing is known for sure. */
+  async run(): Promise<void> {
+    const { view, facts, config, clock, api, logger } = this.#context;
+    if (!view.filled.servers || !view.filled.containers || facts.standsDown) return;
+    const plan = planCollection({
+      self: config.server_id,
+      servers: view.servers.values(),
+      containers: view.containers.values(),
+      silent: facts.silent,
+      nowMs: clock.nowMs(),
+    });
+    if (plan.deletes.length === 0) return;
+    await api.execute(plan.deletes.map((row) => deleteContainer(row.id, row.serverId)));
+    logger.info("rows of removed servers collected", { ...plan });
+  }
+}

@@ -1,0 +1,64 @@
+/** Duty: the routes of this server's kamal-proxy. */
+import { PROXY_CONTAINER, PROXY_VOLUME } from "@jiji/core/cluster";
+import { isOk } from "@jiji/core/runtime";
+import { type DaemonContext, mustRun, renderFailure, tryRun } from "../daemon_context.ts";
+import { argvInspect, argvVolumePath } from "../engine/argv.ts";
+import { parseInspected } from "../engine/containers.ts";
+import {
+  argvRouteRepair,
+  dwell,
+  parseProxyState,
+  planRouteRepairs,
+  REPAIR_DWELL_MS,
+} from "../proxy_routes.ts";
+
+/** Name of kamal-proxy's state file in its volume. */
+const STATE_FILE = "kamal-proxy.state";
+
+/** Sets routes that are missing or lead nowhere. */
+export class ProxyDuty {
+  readonly #context: DaemonContext;
+  #since: ReadonlyMap<string, number> = new Map();
+  #statePath: string | undefined;
+
+  constructor(context: DaemonContext) {
+    this.#context = context;
+  }
+
+  /** One look; comes back sooner while a repair is due. */
+  async run(signal: AbortSignal): Promise<number | void> {
+    const { facts, files, clock, logger, config } = this.#context;
+    const wanting = facts.containers?.some((one) => one.labels && one.labels.proxy.length > 0);
+    if (!facts.containers || !wanting || !await this.#proxyRuns(signal)) return;
+    this.#statePath ??= await this.#findState(signal);
+    const observed = parseProxyState(await files.read(this.#statePath) ?? "");
+    if (!observed) return REPAIR_DWELL_MS;
+    const judged = facts.containers.map((container) => ({
+      container,
+      health: facts.health.get(container.id)?.status ?? "starting" as const,
+    }));
+    const repairs = planRouteRepairs(judged, observed);
+    const { due, since } = dwell(repairs, { since: this.#since, nowMs: clock.monotonicMs() });
+    this.#since = since;
+    for (const repair of due) {
+      const argv = argvRouteRepair(config.engine, repair.route);
+      const result = await tryRun(this.#context, argv, signal);
+      if (isOk(result)) logger.info("route repaired", { ...repair });
+      else logger.warn("route not repaired", { ...repair, error: renderFailure(argv, result) });
+    }
+    return repairs.length > 0 ? REPAIR_DWELL_MS : undefined;
+  }
+
+  async #proxyRuns(signal: AbortSignal): Promise<boolean> {
+    const argv = argvInspect(this.#context.config.engine, [PROXY_CONTAINER]);
+    const result = await tryRun(this.#context, argv, signal);
+    return isOk(result) && parseInspected(result.stdout)[0]?.running === true;
+  }
+
+  async #findState(signal: AbortSignal): Promise<string> {
+    const argv = argvVolumePath(this.#context.config.engine, PROXY_VOLUME);
+    const folder = (await mustRun(this.#context, argv, signal)).trim();
+    if (!folder.startsWith("/")) throw new Error(`volume ${PROXY_VOLUME} has no folder`);
+    return `${folder}/${STATE_FILE}`;
+  }
+}

@@ -1,0 +1,168 @@
+/**
+ * Which routes the server's kamal-proxy must have, and which are broken. Pure. A deploy in progress
+ * is never fought: a route whose targets are running containers of its service is left alone.
+ */
+import * as v from "valibot";
+import { newestPerInstance, PROXY_CONTAINER, serviceLabel } from "@jiji/core/cluster";
+import type { HealthStatus } from "@jiji/core/corrosion";
+import { parseIpv4 } from "@jiji/core/net";
+import type { Argv } from "@jiji/core/runtime";
+import { argvProxyExec, type Engine } from "./engine/argv.ts";
+import type { ObservedContainer } from "./engine/containers.ts";
+
+/** A repair waits for the new target's health no longer than this; kamal-proxy's own default is 30 s. */
+export const REPAIR_DEPLOY_TIMEOUT = "10s";
+/** A route must be broken for this long, milliseconds: a command may be in the middle of its work. */
+export const REPAIR_DWELL_MS = 2_000;
+
+const StateSchema = v.array(v.looseObject({
+  name: v.string(),
+  active_targets: v.nullish(v.array(v.string())),
+}));
+
+/** A route as kamal-proxy has it. */
+export interface ObservedRoute {
+  readonly name: string;
+  /** `ip:port`. */
+  readonly targets: readonly string[];
+}
+
+/**
+ * Routes in kamal-proxy's state file, or undefined when the text is not one: the file is written in
+ * place, so a reader may meet half of it. Source: kamal-proxy 0.9.2, `kamal-proxy.state`.
+ */
+export function parseProxyState(text: string): ObservedRoute[] | undefined {
+  if (text.trim() === "") return [];
+  try {
+    const parsed = v.safeParse(StateSchema, JSON.parse(text));
+    if (!parsed.success) return undefined;
+    return parsed.output.map((route) => ({
+      name: route.name,
+      targets: route.active_targets ?? [],
+    }));
+  } catch {
+    return undefined;
+  }
+}
+
+/** A container with the health the daemon found. */
+export interface JudgedContainer {
+  readonly container: ObservedContainer;
+  readonly health: HealthStatus;
+}
+
+/** A route that must exist. */
+export interface DesiredRoute {
+  readonly name: string;
+  /** `{project}/{service}`. */
+  readonly service: string;
+  /** `ip:port`, sorted. */
+  readonly targets: readonly string[];
+  readonly flags: readonly string[];
+}
+
+/** Routes that the labels of the fit containers ask for: healthy ones, degraded where none is. */
+export function desiredRoutes(judged: readonly JudgedContainer[]): DesiredRoute[] {
+  const contenders = judged.flatMap(({ container, health }) => {
+    const { labels, ip } = container;
+    if (!labels || !container.running || ip === undefined) return [];
+    const { project, service, instance } = labels;
+    const startedAtMs = container.createdAtMs;
+    return [{
+      ...{ id: container.id, project, service, serverId: "", instance, startedAtMs },
+      ...{ labels, ip, health },
+    }];
+  });
+  const routes = new Map<string, DesiredRoute & { readonly newestMs: number }>();
+  for (const service of new Set(contenders.map(serviceKey))) {
+    const own = contenders.filter((one) => serviceKey(one) === service);
+    const healthy = own.filter((one) => one.health === "healthy");
+    const fit = healthy.length > 0 ? healthy : own.filter((one) => one.health === "degraded");
+    for (const one of newestPerInstance(fit)) {
+      for (const route of one.labels.proxy) {
+        // A label cannot claim the name of another service's route.
+        if (!route.name.startsWith(`${serviceLabel(one)}-`)) continue;
+        const known = routes.get(route.name);
+        if (known && known.service !== service) continue;
+        const newest = !known || one.startedAtMs > known.newestMs;
+        const targets = [...(known?.targets ?? []), `${one.ip}:${route.app_port}`];
+        routes.set(route.name, {
+          name: route.name,
+          service,
+          targets: [...new Set(targets)].sort(),
+          flags: newest ? route.flags : known.flags,
+          newestMs: newest ? one.startedAtMs : known.newestMs,
+        });
+      }
+    }
+  }
+  return [...routes.values()].map(({ newestMs: _, ...route }) => route)
+    .sort((a, b) => a.name < b.name ? -1 : 1);
+}
+
+function serviceKey(one: { readonly project: string; readonly service: string }): string {
+  return `${one.project}/${one.service}`;
+}
+
+/** A route to set again. */
+export interface RouteRepair {
+  readonly route: DesiredRoute;
+  readonly cause: string;
+}
+
+/**
+ * Routes that are missing, or that lead to an address where no running container of their service
+ * is. Targets that are not addresses were set by someone else's hand and are left alone, and so are
+ * routes that no label asks for.
+ */
+export function planRouteRepairs(
+  judged: readonly JudgedContainer[],
+  observed: readonly ObservedRoute[],
+): RouteRepair[] {
+  const byName = new Map(observed.map((route) => [route.name, route]));
+  return desiredRoutes(judged).flatMap((route): RouteRepair[] => {
+    const current = byName.get(route.name);
+    if (!current || current.targets.length === 0) return [{ route, cause: "the route is missing" }];
+    const alive = new Set(
+      judged.flatMap(({ container }) =>
+        container.running && container.ip !== undefined && container.labels &&
+          serviceKey(container.labels) === route.service
+          ? [container.ip]
+          : []
+      ),
+    );
+    const dead = current.targets.filter((target) => {
+      const host = target.split(":")[0] ?? "";
+      return parseIpv4(host) !== undefined && !alive.has(host);
+    });
+    return dead.length === 0 ? [] : [{ route, cause: `nothing runs at ${dead.join(", ")}` }];
+  });
+}
+
+/** Repairs that have been due long enough, and since when each of the others has been due. */
+export function dwell(
+  repairs: readonly RouteRepair[],
+  o: { readonly since: ReadonlyMap<string, number>; readonly nowMs: number },
+): { readonly due: readonly RouteRepair[]; readonly since: ReadonlyMap<string, number> } {
+  const since = new Map(
+    repairs.map(({ route }) => [route.name, o.since.get(route.name) ?? o.nowMs]),
+  );
+  const due = repairs.filter(({ route }) =>
+    o.nowMs - (since.get(route.name) ?? o.nowMs) >= REPAIR_DWELL_MS
+  );
+  return { due, since };
+}
+
+/** The command that sets a route. Source: kamal-proxy 0.9.2, `kamal-proxy deploy --help`. */
+export function argvRouteRepair(engine: Engine, route: DesiredRoute): Argv {
+  return argvProxyExec(engine, {
+    container: PROXY_CONTAINER,
+    args: [
+      "deploy",
+      route.name,
+      ...route.targets.map((target) => `--target=${target}`),
+      ...route.flags.filter((flag) => !flag.startsWith("--deploy-timeout")),
+      `--deploy-timeout=${REPAIR_DEPLOY_TIMEOUT}`,
+    ],
+  });
+}
