@@ -82,6 +82,8 @@ export class TestSshd implements AsyncDisposable {
         "PasswordAuthentication no",
         "PermitRootLogin prohibit-password",
         "MaxStartups 100",
+        // Keeps bash from reading ~/.bashrc, which may take longer than the command itself.
+        "SetEnv SHLVL=2",
         extra,
         "",
       ].join("\n"),

@@ -280,7 +280,7 @@ function watch(
   channel.stderr.on("data", (bytes: Uint8Array) => work.onStderr(bytes));
   channel.on("exit", (code: number | null, signal?: string) => {
     end = code === null
-      ? { exitCode: undefined, signal: `SIG${signal ?? "KILL"}` }
+      ? { exitCode: undefined, signal: signal ?? "SIGKILL" }
       : { exitCode: code, signal: undefined };
   });
   channel.on("error", () => undefined);
