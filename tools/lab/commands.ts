@@ -118,13 +118,9 @@ function slotTable(slots: Slots, engine: EngineKind): Readonly<Record<string, st
 
 async function startLab(paths: LabPaths, layout: CgroupLayout, work: UpWork): Promise<void> {
   const { request, startedAtMs } = work;
-  const servers = planNewServers([], request);
-  const lab: Lab = {
-    phase: "starting",
-    servers,
-    cuts: [],
-    slots: slotTable(work.slots, request.engine),
-  };
+  const slots = slotTable(work.slots, request.engine);
+  const servers = planNewServers([], { ...request, slots });
+  const lab: Lab = { phase: "starting", servers, cuts: [], slots };
   await writeLab(paths, lab);
   const context = { paths, layout, lab };
   await raiseInotifyLimit();
@@ -143,17 +139,17 @@ async function startLab(paths: LabPaths, layout: CgroupLayout, work: UpWork): Pr
 async function growLab(context: LabContext, work: UpWork): Promise<void> {
   const { paths, layout, lab } = context;
   const { request, startedAtMs } = work;
-  const added = planNewServers(lab.servers, request);
+  const slots = slotTable(work.slots, request.engine);
+  const added = planNewServers(lab.servers, { ...request, slots });
+  for (const server of lab.servers) {
+    if (await isOn(context, server)) continue;
+    writeError(`${server.name} is off; power it on with bin/lab boot ${server.name}\n`);
+  }
   if (added.length === 0) {
     writeError(`lab "${paths.name}" is up with ${lab.servers.length} servers: nothing to do\n`);
     return;
   }
-  const grown: Lab = {
-    ...lab,
-    servers: [...lab.servers, ...added],
-    // Servers that run keep the root they were started with.
-    slots: { ...slotTable(work.slots, request.engine), ...lab.slots },
-  };
+  const grown: Lab = { ...lab, servers: [...lab.servers, ...added], slots };
   await writeLab(paths, grown);
   await bootAll({ paths, layout, lab: grown }, added, startedAtMs);
   writeError(`lab "${paths.name}" has more servers: ${describe(added)}\n`);

@@ -14,6 +14,8 @@ export interface LabServer {
   readonly name: string;
   readonly address: string;
   readonly engine: EngineKind;
+  /** Layers of its root, top first, as an overlay's `lowerdir`; kept for all its boots. */
+  readonly lower: string;
 }
 
 /** A cut: packets between the two are dropped, both ways; `*` is everyone. */
@@ -32,20 +34,34 @@ export interface Lab {
   readonly slots: Readonly<Record<string, string>>;
 }
 
-/** A server's description. */
-export function labServer(number: number, engine: EngineKind): LabServer {
-  return { number, name: `s${number}`, address: serverAddress(number), engine };
+/** Layers of a server's root, top first, in the format of the overlay's `lowerdir`. */
+export function lowerFolders(engine: EngineKind, slots: Readonly<Record<string, string>>): string {
+  const root = `${slots["root"]}/root`;
+  if (engine === "none") return root;
+  const layer = (name: string) => `${slots[name]}/diff`;
+  if (engine === "docker-current") {
+    return [layer("root-docker-current"), layer("root-docker"), root].join(":");
+  }
+  return [layer(`root-${engine}`), root].join(":");
 }
 
 /** Servers that `up N` must add to those there are. */
 export function planNewServers(
   there: readonly LabServer[],
-  options: { readonly count: number; readonly engine: EngineKind },
+  options: {
+    readonly count: number;
+    readonly engine: EngineKind;
+    readonly slots: Readonly<Record<string, string>>;
+  },
 ): readonly LabServer[] {
+  const { engine, slots } = options;
   const numbers = new Set(there.map((server) => server.number));
+  const lower = lowerFolders(engine, slots);
   return Array.from({ length: options.count }, (_, index) => index + 1)
     .filter((number) => !numbers.has(number))
-    .map((number) => labServer(number, options.engine));
+    .map((number) => (
+      { number, name: `s${number}`, address: serverAddress(number), engine, lower }
+    ));
 }
 
 /** Reads a lab's file; undefined when there is no such lab or its file was half-written. */

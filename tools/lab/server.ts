@@ -3,7 +3,7 @@ import { exists, runCommand, tryCommand, waitFor } from "../prepare/command.ts";
 import { GUEST_REPOSITORY } from "../prepare/root.ts";
 import { type CgroupLayout, killGroup, serverInit } from "./cgroups.ts";
 import { shellWords, startDetached } from "./detached.ts";
-import type { EngineKind, Lab, LabServer } from "./model.ts";
+import type { Lab, LabServer } from "./model.ts";
 import { hardwareAddress, type LabPaths, namespaceFile, namespaceName } from "./names.ts";
 import { plugIn, unplug } from "./network.ts";
 
@@ -22,17 +22,6 @@ export function serverFolder(paths: LabPaths, server: LabServer): string {
 /** Control group of a server. */
 export function serverGroup(paths: LabPaths, server: LabServer): string {
   return `${paths.group}/${server.name}`;
-}
-
-/** Layers of a server's root, top first, in the format of the overlay's `lowerdir`. */
-export function lowerFolders(engine: EngineKind, slots: Readonly<Record<string, string>>): string {
-  const root = `${slots["root"]}/root`;
-  if (engine === "none") return root;
-  const layer = (name: string) => `${slots[name]}/diff`;
-  if (engine === "docker-current") {
-    return [layer("root-docker-current"), layer("root-docker"), root].join(":");
-  }
-  return [layer(`root-${engine}`), root].join(":");
 }
 
 /** Folders of a server that must lie on plain disk: an overlay can't lie on an overlay. */
@@ -95,7 +84,6 @@ export async function createDisk(context: LabContext, server: LabServer): Promis
   for (const name of ["work", "root", ...PLAIN_FOLDERS]) {
     await Deno.mkdir(`${folder}/${name}`, { recursive: true });
   }
-  // Docker keeps its folder closed to others; the mount point must not be wider.
   const stage = `${folder}/upper.new`;
   await Deno.mkdir(`${stage}/etc`, { recursive: true });
   await Deno.mkdir(`${stage}/root/.ssh`, { recursive: true });
@@ -137,11 +125,10 @@ export async function powerOn(context: LabContext, server: LabServer): Promise<v
     network: namespaceFile(namespaceName(paths.name, server.name)),
     repository: `${lab.slots["packages"]}/repo`,
   });
-  const lower = lowerFolders(server.engine, lab.slots);
   await startDetached(layout, {
     group: serverGroup(paths, server),
     log: `${folder}/console.log`,
-    script: renderBootScript({ folder, lower, unified: layout.unified, argv }),
+    script: renderBootScript({ folder, lower: server.lower, unified: layout.unified, argv }),
   });
 }
 
