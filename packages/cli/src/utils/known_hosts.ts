@@ -137,19 +137,19 @@ export async function readKnownHosts(files: readonly string[]): Promise<KnownHos
  * Adds a key with one appending write, so that two programs do not mix their lines. The file is
  * made with 0600, its folder with 0700.
  */
-export async function recordHostKey(file: string, presented: PresentedKey): Promise<void> {
-  await Deno.mkdir(dirname(file), { recursive: true, mode: 0o700 });
+export function recordHostKey(file: string, presented: PresentedKey): void {
+  Deno.mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
   const line = renderKnownHost(presented);
-  using handle = await Deno.open(file, { read: true, append: true, create: true, mode: 0o600 });
-  const { size } = await handle.stat();
+  using handle = Deno.openSync(file, { read: true, append: true, create: true, mode: 0o600 });
+  const { size } = handle.statSync();
   let lead = "";
   if (size > 0) {
     const last = new Uint8Array(1);
-    await handle.seek(-1, Deno.SeekMode.End);
-    await handle.read(last);
+    handle.seekSync(-1, Deno.SeekMode.End);
+    handle.readSync(last);
     if (last[0] !== 0x0a) lead = "\n";
   }
-  await handle.write(new TextEncoder().encode(lead + line));
+  handle.writeSync(new TextEncoder().encode(lead + line));
 }
 
 function hashedNameMatches(hashed: string, name: string): boolean {

@@ -90,9 +90,7 @@ export async function login(
         recordedKeyTypes(known, { host: server.host, port: server.ssh.port }),
       ),
     },
-    hostVerifier: (key: Uint8Array, accept: (valid: boolean) => void) => {
-      verifier.verify(key).then(accept, () => accept(false));
-    },
+    hostVerifier: (key: Uint8Array) => verifier.verify(key),
   };
   await ready(client, config, {
     signal: options.signal,
@@ -136,7 +134,11 @@ function ready(client: Client, config: ConnectConfig, options: ReadyOptions): Pr
   });
 }
 
-/** Judges the presented key before any login is tried; keeps the reason of a refusal. */
+/**
+ * Judges the presented key before any login is tried; keeps the reason of a refusal. Synchronous,
+ * recording included: with a verdict that comes later, ssh2 1.17 sometimes never sends its NEWKEYS
+ * (the verdict may arrive inside its own `finish`, which then ends twice and sends nothing).
+ */
 class HostKeyVerifier {
   /** Why the key was refused. */
   error: ConnectionError | undefined;
@@ -150,7 +152,7 @@ class HostKeyVerifier {
     this.#options = options;
   }
 
-  async verify(blob: Uint8Array): Promise<boolean> {
+  verify(blob: Uint8Array): boolean {
     const { host, ssh: { port } } = this.#server;
     const verdict = judgeHostKey(this.#known, { host, port, blob });
     if (verdict.kind === "known") return true;
@@ -162,7 +164,7 @@ class HostKeyVerifier {
       return false;
     }
     try {
-      await recordHostKey(this.#options.knownHostsPath, { host, port, blob });
+      recordHostKey(this.#options.knownHostsPath, { host, port, blob });
     } catch (error) {
       this.error = new ConnectionError(
         `${describeServer(this.#server)}: its host key can't be recorded in ` +
