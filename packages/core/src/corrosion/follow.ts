@@ -94,7 +94,9 @@ class Follower<T> {
     const { signal, statement, subscribe } = this.#options;
     const cut = new AbortController();
     const both = AbortSignal.any([signal, cut.signal]);
-    const resuming = this.#position;
+    // From 0 Corrosion sends all rows again: that is a fresh start, not a resume.
+    const resuming = this.#position && this.#position.changeId > 0 ? this.#position : undefined;
+    if (!resuming) this.#position = undefined;
     let heard = false;
     try {
       const events = subscribe(statement, {

@@ -1,0 +1,165 @@
+import assert from "node:assert/strict";
+import { FakeCorrosion, RecordingLogger } from "@jiji/core/testing";
+import {
+  corrosionHttpApi,
+  followTable,
+  parseServerRow,
+  SELECT_SERVERS,
+  type ServerRow,
+  subscribe,
+  touchServer,
+  upsertServer,
+} from "../src/corrosion/mod.ts";
+import { type Clock, systemClock } from "../src/runtime/clock.ts";
+import { seededRandom } from "../src/runtime/random.ts";
+import { waitFor } from "../src/runtime/retry.ts";
+
+function server(id: string, lastSeenMs = 1): Omit<ServerRow, "removedAtMs"> {
+  return {
+    id,
+    hostname: id,
+    subnet: "10.210.1.0/24",
+    wireguardIp: "10.210.1.1",
+    wireguardPubkey: "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+    managementIp: "fdcc::1",
+    endpoints: [],
+    lastSeenMs,
+  };
+}
+
+/** Real time but for the waits, which are a hundredth as long. */
+const hurried: Clock = {
+  ...systemClock,
+  sleep: (durationMs, options) => systemClock.sleep(durationMs / 100, options),
+};
+
+class Followed implements AsyncDisposable {
+  readonly rows = new Map<string, ServerRow>();
+  readonly logger = new RecordingLogger();
+  fills = 0;
+  readonly #stop = new AbortController();
+  readonly #done: Promise<void>;
+
+  constructor(fake: FakeCorrosion) {
+    const { rows } = this;
+    this.#done = followTable<ServerRow>({
+      statement: SELECT_SERVERS,
+      parse: parseServerRow,
+      sink: {
+        onRows: (all) => {
+          this.fills += 1;
+          rows.clear();
+          for (const [id, row] of all) rows.set(id, row);
+        },
+        onRow: (id, row) => rows.set(id, row),
+        onGone: (id) => rows.delete(id),
+      },
+      subscribe: (statement, options) => subscribe(fake.address, statement, options),
+      api: corrosionHttpApi(fake.address),
+      clock: hurried,
+      random: seededRandom(1),
+      logger: this.logger,
+      signal: this.#stop.signal,
+    });
+  }
+
+  /** Waits until the followed rows are as `isSo` says. */
+  async until(isSo: () => boolean): Promise<void> {
+    const seen = await waitFor(() => isSo() ? true : undefined, {
+      clock: systemClock,
+      timeoutMs: 5_000,
+      everyMs: 5,
+    });
+    assert.ok(seen, `waited in vain; rows: ${JSON.stringify([...this.rows])}`);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await this.#done;
+  }
+}
+
+Deno.test("followTable(): fills, then follows inserts, updates and deletes", async () => {
+  await using fake = new FakeCorrosion();
+  const api = corrosionHttpApi(fake.address);
+  await api.execute([upsertServer(server("one"))]);
+  await using followed = new Followed(fake);
+  await followed.until(() => followed.rows.has("one"));
+  await api.execute([upsertServer(server("two")), touchServer("one", 9)]);
+  await followed.until(() =>
+    followed.rows.size === 2 && followed.rows.get("one")?.lastSeenMs === 9
+  );
+  await api.execute([["DELETE FROM servers WHERE id = ?", ["one"]]]);
+  await followed.until(() => !followed.rows.has("one"));
+  assert.equal(followed.fills, 1);
+});
+
+Deno.test("followTable(): resumes after a cut without reading all rows again", async () => {
+  await using fake = new FakeCorrosion();
+  const api = corrosionHttpApi(fake.address);
+  await using followed = new Followed(fake);
+  await followed.until(() => followed.fills === 1);
+  await api.execute([upsertServer(server("one"))]);
+  await followed.until(() => followed.rows.has("one"));
+  fake.cutStreams();
+  await api.execute([upsertServer(server("two"))]);
+  await followed.until(() => followed.rows.has("two"));
+  assert.equal(followed.fills, 1);
+});
+
+Deno.test("followTable(): a delete missed while Corrosion lost its position still happens", async () => {
+  await using fake = new FakeCorrosion();
+  const api = corrosionHttpApi(fake.address);
+  await api.execute([upsertServer(server("one")), upsertServer(server("two"))]);
+  await using followed = new Followed(fake);
+  await followed.until(() => followed.rows.size === 2);
+  fake.forgetSubscriptions();
+  fake.changeSilently("DELETE FROM servers WHERE id = 'one'");
+  await followed.until(() => !followed.rows.has("one"));
+  assert.equal(followed.fills, 2);
+});
+
+Deno.test("followTable(): starts over when Corrosion answers with another query", async () => {
+  await using fake = new FakeCorrosion();
+  await using followed = new Followed(fake);
+  await followed.until(() => followed.fills === 1);
+  await corrosionHttpApi(fake.address).execute([upsertServer(server("one"))]);
+  await followed.until(() => followed.rows.has("one"));
+  fake.answerWithOtherQuery();
+  fake.cutStreams();
+  await followed.until(() => followed.fills === 2);
+});
+
+Deno.test("followTable(): starts over after a gap in the change ids", async () => {
+  await using fake = new FakeCorrosion();
+  const api = corrosionHttpApi(fake.address);
+  await api.execute([upsertServer(server("one"))]);
+  await using followed = new Followed(fake);
+  await followed.until(() => followed.rows.size === 1);
+  fake.loseChange("DELETE FROM servers WHERE id = 'one'");
+  await api.execute([upsertServer(server("two"))]);
+  await followed.until(() => followed.rows.has("two") && !followed.rows.has("one"));
+  assert.equal(followed.fills, 2);
+});
+
+Deno.test("followTable(): a quiet stream is compared with the table and mended", async () => {
+  await using fake = new FakeCorrosion();
+  await using followed = new Followed(fake);
+  await followed.until(() => followed.fills === 1);
+  await corrosionHttpApi(fake.address).execute([upsertServer(server("one"))]);
+  await followed.until(() => followed.rows.has("one"));
+  // The stream will never tell of this; only the comparison after IDLE_CHECK_MS can.
+  fake.changeSilently("DELETE FROM servers");
+  await followed.until(() => followed.rows.size === 0);
+});
+
+Deno.test("followTable(): a malformed update keeps the last good row and says so", async () => {
+  await using fake = new FakeCorrosion();
+  const api = corrosionHttpApi(fake.address);
+  await api.execute([upsertServer(server("one"))]);
+  await using followed = new Followed(fake);
+  await followed.until(() => followed.rows.has("one"));
+  await api.execute([["UPDATE servers SET wireguard_pubkey = '; rm -rf /' WHERE id = 'one'", []]]);
+  await followed.until(() => followed.logger.lines.some((line) => line.message === "row skipped"));
+  assert.equal(followed.rows.get("one")?.wireguardPubkey, server("one").wireguardPubkey);
+});
