@@ -109,6 +109,9 @@ const GUEST_FILES: Readonly<Record<string, string>> = {
   "/etc/systemd/journald.conf.d/50-lab.conf": "[Journal]\nStorage=persistent\nSystemMaxUse=64M\n",
   "/etc/systemd/system/lab-start.service": GUEST_START_UNIT,
   "/usr/local/lib/lab/start": GUEST_START,
+  // Root's user manager stays: stopping it hangs here (no cgroup v1 release agent reaches a guest),
+  // and a login during the stop would wait for it.
+  "/var/lib/systemd/linger/root": "",
 };
 
 async function buildRoot({ stage, slot, say }: BuildContext): Promise<void> {
@@ -181,9 +184,9 @@ apt-get clean; rm -rf /var/lib/apt/lists/*`,
 }
 
 /** Servers that come with Docker, as Debian has it. */
-export const ROOT_DOCKER = engineLayer("root-docker", ["docker.io"]);
+export const ROOT_DOCKER: Thing = engineLayer("root-docker", ["docker.io"]);
 /** Servers that come with Podman, as Debian has it. */
-export const ROOT_PODMAN = engineLayer("root-podman", [
+export const ROOT_PODMAN: Thing = engineLayer("root-podman", [
   "podman",
   "runc",
   "netavark",

@@ -1,4 +1,5 @@
 /** The `jiji` program: command tree and options only; each handler is loaded when it is called. */
+import "./utils/commonjs_globals.ts";
 import { Command } from "@commander-js/extra-typings";
 import { JijiError, systemClock, VERSION } from "@jiji/core/runtime";
 import { Output, type TextSink } from "./lib/output/output.ts";
