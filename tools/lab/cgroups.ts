@@ -12,6 +12,7 @@ export interface CgroupLayout {
   readonly hierarchies: readonly string[];
   /** The one whose group lists are complete. */
   readonly tracking: string;
+  /** Whether it is version 2, with one hierarchy. */
   readonly unified: boolean;
 }
 

@@ -10,9 +10,13 @@ export const ENGINE_KINDS: readonly EngineKind[] = ["none", "docker", "docker-cu
 
 /** One server of a lab. */
 export interface LabServer {
+  /** Place in the lab, from 1. */
   readonly number: number;
+  /** `s1`, `s2`, …. */
   readonly name: string;
+  /** IPv4 address in the lab's network. */
   readonly address: string;
+  /** What it came with. */
   readonly engine: EngineKind;
   /** Layers of its root, top first, as an overlay's `lowerdir`; kept for all its boots. */
   readonly lower: string;
@@ -20,7 +24,9 @@ export interface LabServer {
 
 /** A cut: packets between the two are dropped, both ways; `*` is everyone. */
 export interface Cut {
+  /** A server or the laptop. */
   readonly from: string;
+  /** The other side. */
   readonly to: string;
 }
 
@@ -28,7 +34,9 @@ export interface Cut {
 export interface Lab {
   /** `starting` until `up` is through: what is found in it was left by a crash. */
   readonly phase: "starting" | "up";
+  /** Its servers, on or off, by number. */
   readonly servers: readonly LabServer[];
+  /** Cuts in force. */
   readonly cuts: readonly Cut[];
   /** Prepared things it stands on. */
   readonly slots: Readonly<Record<string, string>>;

@@ -45,6 +45,7 @@ export function hardwareAddress(number: number): string {
 
 /** Everything of a lab that has a name of its own on this machine. */
 export interface LabPaths {
+  /** The lab's name. */
   readonly name: string;
   /** Folder with all state. */
   readonly state: string;

@@ -9,8 +9,11 @@ import { plugIn, unplug } from "./network.ts";
 
 /** What work on a server needs to know. */
 export interface LabContext {
+  /** Where the lab is. */
   readonly paths: LabPaths;
+  /** Control groups of the machine. */
   readonly layout: CgroupLayout;
+  /** The lab. */
   readonly lab: Lab;
 }
 

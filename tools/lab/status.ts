@@ -6,10 +6,15 @@ import { isOn, type LabContext, serverGroup } from "./server.ts";
 
 /** One server's state. */
 export interface ServerStatus {
+  /** `s1`, `s2`, …. */
   readonly name: string;
+  /** IPv4 address in the lab's network. */
   readonly address: string;
+  /** What it came with. */
   readonly engine: string;
+  /** Whether it has power. */
   readonly state: "on" | "off";
+  /** How many processes run on it. */
   readonly processes: number;
   /** Memory of its control group, page cache included; 0 when it can't be told. */
   readonly memoryBytes: number;
@@ -19,10 +24,15 @@ export interface ServerStatus {
 
 /** A lab's state. */
 export interface LabStatus {
+  /** The lab's name. */
   readonly lab: string;
+  /** `up`, or `starting` after a crash. */
   readonly phase: string;
+  /** Folder with all its state. */
   readonly state: string;
+  /** Its servers, by number. */
   readonly servers: readonly ServerStatus[];
+  /** Cuts in force. */
   readonly cuts: readonly Cut[];
 }
 

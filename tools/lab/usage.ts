@@ -3,13 +3,17 @@ import { ENGINE_KINDS, type EngineKind } from "./model.ts";
 
 /** A mistake in how bin/lab was called; it ends with exit code 2. */
 export class LabUsageError extends Error {
+  /** Class name, as errors carry it. */
   override readonly name = "LabUsageError";
 }
 
 /** Help of one command. */
-interface CommandHelp {
+export interface CommandHelp {
+  /** Its synopsis, without `bin/lab`. */
   readonly usage: string;
+  /** What it does, in a line. */
   readonly summary: string;
+  /** What there is to know. */
   readonly text: string;
 }
 
@@ -115,7 +119,9 @@ ${lines.join("")}
 
 /** What `up` was asked for. */
 export interface UpRequest {
+  /** How many servers there shall be. */
   readonly count: number;
+  /** What those to add come with. */
   readonly engine: EngineKind;
 }
 

@@ -2,9 +2,13 @@
 
 /** One place packages come from. */
 export interface AptSource {
+  /** Base address of the archive. */
   readonly uri: string;
+  /** Releases taken from it. */
   readonly suites: readonly string[];
+  /** Parts of these releases. */
   readonly components: readonly string[];
+  /** Keyring file that signs it. */
   readonly signedBy?: string;
 }
 

@@ -4,13 +4,17 @@
 export interface CommandOutcome {
   /** Exit code; 128 + signal number when a signal ended it. */
   readonly code: number;
+  /** All it printed. */
   readonly stdout: string;
+  /** All it complained. */
   readonly stderr: string;
 }
 
 /** How to run a program. */
 export interface CommandOptions {
+  /** Folder it runs in. */
   readonly cwd?: string;
+  /** Variables added to those of this process. */
   readonly env?: Readonly<Record<string, string>>;
   /** Text for its standard input; without it the input is empty. */
   readonly input?: string;
@@ -22,6 +26,7 @@ export interface CommandOptions {
 
 /** A program ended with another exit code than 0, or could not be started. */
 export class CommandError extends Error {
+  /** Class name, as errors carry it. */
   override readonly name = "CommandError";
   /** The argument list that failed. */
   readonly argv: readonly string[];

@@ -7,16 +7,23 @@ const MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json";
 
 /** How the containers of an image run. Source: OCI image-spec, config.md, "config". */
 export interface ImageRuntime {
+  /** Command and arguments. */
   readonly cmd: readonly string[];
+  /** Variables, `NAME=value`. */
   readonly env: readonly string[];
+  /** User name or number; without it, root. */
   readonly user?: string;
+  /** Folder it starts in. */
   readonly workingDir?: string;
+  /** Ports it listens on, `80/tcp`. */
   readonly exposedPorts?: readonly string[];
 }
 
-/** A blob's place in the registry. */
-interface Blob {
+/** A blob in the registry. */
+export interface Blob {
+  /** `sha256:` and 64 hex digits. */
   readonly digest: string;
+  /** Bytes. */
   readonly size: number;
 }
 

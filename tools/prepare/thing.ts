@@ -28,6 +28,7 @@ export type ThingName =
 
 /** One thing to prepare. */
 export interface Thing {
+  /** What others call it. */
   readonly name: ThingName;
   /** What it is, in a few words, for the progress lines. */
   readonly title: string;
@@ -45,6 +46,7 @@ export interface Thing {
 
 /** A thing with the slot it belongs in. */
 export interface PlannedThing extends Thing {
+  /** Its folder in the cache. */
   readonly slot: string;
 }
 
