@@ -1,3 +1,4 @@
+// deno-lint-ignore-file no-console -- a command line tool prints.
 /**
  * Makes the three programs as single executables in `build/`. `deno compile` is used where its
  * runtime can be had; elsewhere bundle and runtime are packed into one self-extracting file of the
