@@ -12,14 +12,14 @@ export interface CgroupLayout {
   readonly hierarchies: readonly string[];
   /** The one whose group lists are complete. */
   readonly tracking: string;
-  /** Whether it is version 2, with one hierarchy. */
-  readonly unified: boolean;
+  /** Version 2 alone, version 1 with version 2 beside it for keeping track, or version 1 alone. */
+  readonly kind: "unified" | "hybrid" | "legacy";
 }
 
 /** Finds out how control groups are mounted. Source: cgroups(7). */
 export async function observeCgroups(): Promise<CgroupLayout> {
   if (await exists(`${MOUNT}/cgroup.controllers`)) {
-    return { hierarchies: [MOUNT], tracking: MOUNT, unified: true };
+    return { hierarchies: [MOUNT], tracking: MOUNT, kind: "unified" };
   }
   const hierarchies: string[] = [];
   for await (const entry of Deno.readDir(MOUNT)) {
@@ -28,7 +28,8 @@ export async function observeCgroups(): Promise<CgroupLayout> {
   }
   const tracking = hierarchies.find((path) => path.endsWith("/systemd"));
   if (!tracking) throw new Error(`no control group hierarchy of systemd below ${MOUNT}`);
-  return { hierarchies: hierarchies.sort(), tracking, unified: false };
+  const kind = hierarchies.includes(`${MOUNT}/unified`) ? "hybrid" : "legacy";
+  return { hierarchies: hierarchies.sort(), tracking, kind };
 }
 
 /** The paths from the first to the last element of a group: `a/b` → `a`, `a/b`. */

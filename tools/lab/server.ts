@@ -66,7 +66,7 @@ export function argvBoot(options: {
 export function renderBootScript(options: {
   readonly folder: string;
   readonly lower: string;
-  readonly unified: boolean;
+  readonly kind: CgroupLayout["kind"];
   readonly argv: readonly string[];
 }): string {
   const { folder, lower } = options;
@@ -75,7 +75,11 @@ export function renderBootScript(options: {
     shellWords(["mount", "-t", "overlay", "overlay", "-o", layers, `${folder}/root`]),
     "mkdir -p /run/systemd && mount -t tmpfs -o mode=755 tmpfs /run/systemd",
     "export SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes",
-    `export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=${options.unified ? 1 : 0}`,
+    // Left alone it finds out about a hybrid layout, in which the server's systemd learns from the
+    // kernel that a unit's last process is gone; with version 1 alone such news reaches no guest.
+    options.kind === "hybrid"
+      ? "unset SYSTEMD_NSPAWN_UNIFIED_HIERARCHY"
+      : `export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=${options.kind === "unified" ? 1 : 0}`,
     `exec ${shellWords(options.argv)}`,
   ].join("\n");
 }
@@ -131,7 +135,7 @@ export async function powerOn(context: LabContext, server: LabServer): Promise<v
   await startDetached(layout, {
     group: serverGroup(paths, server),
     log: `${folder}/console.log`,
-    script: renderBootScript({ folder, lower: server.lower, unified: layout.unified, argv }),
+    script: renderBootScript({ folder, lower: server.lower, kind: layout.kind, argv }),
   });
 }
 

@@ -45,7 +45,7 @@ async function groupNumbers(
   group: string,
 ): Promise<{ readonly memoryBytes: number; readonly cpuSeconds: number }> {
   const path = (name: string) => layout.hierarchies.find((entry) => entry.endsWith(`/${name}`));
-  if (layout.unified) {
+  if (layout.kind === "unified") {
     const stat = await tryCommand(["cat", `${path("cgroup")}/${group}/cpu.stat`]);
     const microseconds = Number(/usage_usec (\d+)/.exec(stat.stdout)?.[1] ?? 0);
     return {

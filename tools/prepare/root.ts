@@ -109,9 +109,6 @@ const GUEST_FILES: Readonly<Record<string, string>> = {
   "/etc/systemd/journald.conf.d/50-lab.conf": "[Journal]\nStorage=persistent\nSystemMaxUse=64M\n",
   "/etc/systemd/system/lab-start.service": GUEST_START_UNIT,
   "/usr/local/lib/lab/start": GUEST_START,
-  // Root's user manager stays: stopping it hangs here (no cgroup v1 release agent reaches a guest),
-  // and a login during the stop would wait for it.
-  "/var/lib/systemd/linger/root": "",
 };
 
 async function buildRoot({ stage, slot, say }: BuildContext): Promise<void> {

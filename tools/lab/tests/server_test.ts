@@ -24,7 +24,7 @@ Deno.test("argvBoot(): boots in the server's own network with its engines' folde
 
 Deno.test("renderBootScript(): mounts the root first and becomes systemd-nspawn last", () => {
   const lower = "/a:/b";
-  const script = renderBootScript({ ...boot, lower, unified: false, argv: argvBoot(boot) });
+  const script = renderBootScript({ ...boot, lower, kind: "hybrid", argv: argvBoot(boot) });
   const lines = script.split("\n");
   assert.match(
     lines[0] ?? "",
