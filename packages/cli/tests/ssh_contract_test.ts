@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { ConnectionError, RemoteCommandError, Secret } from "@jiji/core/runtime";
+import { ConnectionError, RemoteCommandError, Secret, systemClock } from "@jiji/core/runtime";
+import { login } from "../src/utils/ssh_connect.ts";
+import { openSocket } from "../src/utils/ssh_socket.ts";
+import { SshHost } from "../src/utils/ssh_transport.ts";
 import { freePort, SSHD, TestSshd } from "./sshd.ts";
 
 const LIMIT = { timeoutMs: 10_000 };
@@ -372,4 +375,33 @@ contract("SSHConnectionPool.connect(): reads ssh_config, jiji's own settings win
   await using pool = sshd.pool([{ ...server, host: "s1" }]);
   const host = await pool.connect("s1");
   assert.equal(host.address, `root@127.0.0.1:${sshd.port}`);
+});
+
+contract("SshHost: commands and uploads of other users go through sudo -n", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "jiji-sudo-" });
+  await Deno.writeTextFile(
+    join(folder, "sudo"),
+    `#!/bin/sh\necho "$1 $2" >> ${folder}/calls\nshift 2\nexec "$@"\n`,
+    { mode: 0o755 },
+  );
+  try {
+    await using sshd = await TestSshd.start({ path: `${folder}:/usr/bin:/bin` });
+    const server = sshd.server();
+    const clock = systemClock;
+    const { signal } = new AbortController();
+    const client = await login(server, () => openSocket(server, { clock, signal }), {
+      clock,
+      signal,
+      env: {},
+      knownHostsPath: sshd.knownHostsPath,
+      globalKnownHostsPath: "/no/such/file",
+    });
+    const host = new SshHost(client, { name: "s1", address: "ana@s1", clock, sudo: true });
+    assert.equal((await host.run(["cat"], { ...LIMIT, stdin: "in" })).stdout, "in");
+    await host.upload(new Uint8Array(3), join(folder, "file"), { mode: 0o600, ...LIMIT });
+    await host.dispose();
+    assert.equal(await Deno.readTextFile(join(folder, "calls")), "-n --\n-n --\n");
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });

@@ -36,14 +36,14 @@ export class TestSshd implements AsyncDisposable {
 
   /** Starts it and waits until it answers. */
   static async start(
-    options: { readonly hostKeys?: readonly KeyKind[]; readonly extra?: string } = {},
+    options: { readonly hostKeys?: readonly KeyKind[]; readonly path?: string } = {},
   ): Promise<TestSshd> {
     const folder = await Deno.makeTempDir({ prefix: "jiji-sshd-" });
     const sshd = new TestSshd(folder, freePort());
     await sshd.makeKey("login", "ed25519");
     await Deno.copyFile(join(folder, "login.pub"), join(folder, "authorized_keys"));
     for (const kind of options.hostKeys ?? ["ed25519"]) await sshd.makeKey(`host_${kind}`, kind);
-    await sshd.run(options.hostKeys ?? ["ed25519"], options.extra);
+    await sshd.run(options.hostKeys ?? ["ed25519"], options.path);
     return sshd;
   }
 
@@ -65,8 +65,8 @@ export class TestSshd implements AsyncDisposable {
     await Deno.writeTextFile(join(this.folder, "authorized_keys"), key, { append: true });
   }
 
-  /** Starts sshd with these host keys. */
-  async run(hostKeys: readonly KeyKind[], extra = ""): Promise<void> {
+  /** Starts sshd with these host keys; `path` becomes PATH of its sessions. */
+  async run(hostKeys: readonly KeyKind[], path?: string): Promise<void> {
     await Deno.mkdir("/run/sshd", { recursive: true, mode: 0o755 });
     const config = join(this.folder, "sshd_config");
     await Deno.writeTextFile(
@@ -83,8 +83,7 @@ export class TestSshd implements AsyncDisposable {
         "PermitRootLogin prohibit-password",
         "MaxStartups 100",
         // Keeps bash from reading ~/.bashrc, which may take longer than the command itself.
-        "SetEnv SHLVL=2",
-        extra,
+        `SetEnv SHLVL=2${path === undefined ? "" : ` PATH=${path}`}`,
         "",
       ].join("\n"),
     );

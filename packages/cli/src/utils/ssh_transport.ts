@@ -3,12 +3,14 @@ import pLimit from "p-limit";
 import type { Client, ClientChannel } from "ssh2";
 import {
   type Argv,
+  backoffMs,
   type Clock,
   type CommandResult,
   ConnectionError,
   OUTPUT_BYTES_MAX,
   RemoteCommandError,
   type RunOptions,
+  systemRandom,
 } from "@jiji/core/runtime";
 import type {
   RemoteHost,
@@ -22,6 +24,13 @@ import { argvReceiveFile, argvSudo, renderCommandLine } from "./ssh_quote.ts";
 
 /** sshd's MaxSessions default is 10; two stay free for the operator. Source: sshd_config(5). */
 export const SSH_CHANNELS_MAX = 8;
+
+/**
+ * A session may be refused although one has just ended: sshd counts it until it has reaped the
+ * process. Seen with 30 commands at once; it was free again within milliseconds.
+ */
+const OPEN_TRIES_MAX = 8;
+const OPEN_BACKOFF = { firstMs: 10, maxMs: 500, jitterMs: 10 };
 
 /** A file is read and sent in pieces of this size: larger ones are not faster. */
 const UPLOAD_PIECE_BYTES = 256 * 1024;
@@ -53,6 +62,15 @@ interface ChannelWork {
 interface ChannelEnd {
   readonly exitCode: number | undefined;
   readonly signal: string | undefined;
+}
+
+/** The server opened no session for a command. */
+class SessionRefused {
+  readonly error: Error;
+
+  constructor(error: Error) {
+    this.error = error;
+  }
 }
 
 /** A server over one SSH connection. */
@@ -176,10 +194,21 @@ export class SshHost implements RemoteHost {
 
   #execute(argv: Argv, work: ChannelWork): Promise<ChannelEnd> {
     const command = renderCommandLine(this.#options.sudo ? argvSudo(argv) : argv);
-    return this.#limit(() => this.#onChannel(command, work));
+    return this.#limit(async () => {
+      for (let attempt = 1;; attempt++) {
+        const end = await this.#onChannel(command, work);
+        if (!(end instanceof SessionRefused)) return end;
+        if (attempt === OPEN_TRIES_MAX) throw this.#refusedError(end);
+        await this.#options.clock.sleep(
+          backoffMs(OPEN_BACKOFF, attempt, systemRandom),
+          work.signal === undefined ? {} : { signal: work.signal },
+        );
+      }
+    });
   }
 
-  #onChannel(command: string, work: ChannelWork): Promise<ChannelEnd> {
+  /** A refused session is a value: nothing has run, so that it may be tried again. */
+  #onChannel(command: string, work: ChannelWork): Promise<ChannelEnd | SessionRefused> {
     return new Promise((resolve, reject) => {
       if (this.#lost !== undefined) return reject(this.#lost);
       if (work.signal?.aborted) return reject(work.signal.reason);
@@ -201,7 +230,12 @@ export class SshHost implements RemoteHost {
         () => undefined,
       );
       this.#exec(command, (error, opened) => {
-        if (error !== undefined) return settle(() => reject(this.#channelError(error)));
+        if (error !== undefined) {
+          const refused = /open failed|administratively prohibited/i.test(error.message);
+          return settle(() =>
+            refused ? resolve(new SessionRefused(error)) : reject(this.#lostError(error))
+          );
+        }
         if (timer.signal.aborted) return opened.close();
         channel = opened;
         watch(
@@ -227,10 +261,7 @@ export class SshHost implements RemoteHost {
     }
   }
 
-  #channelError(error: Error): ConnectionError {
-    if (!/open failed|administratively prohibited/i.test(error.message)) {
-      return this.#lostError(error);
-    }
+  #refusedError({ error }: SessionRefused): ConnectionError {
     return new ConnectionError(
       `${this.name} (${this.address}) opened no session: ${error.message}`,
       {

@@ -3,7 +3,7 @@ import { SERVER_NAME } from "@jiji/core/cluster";
 import { normalizeIp } from "@jiji/core/net";
 import type { ServerSsh } from "../../types/server_connection.ts";
 import { BaseConfiguration, type ConfigContext, type Report } from "./base.ts";
-import { keys, oneOf, quote, REFERENCE_NAME, text } from "./format/schema_parts.ts";
+import { keys, mapOf, oneOf, quote, REFERENCE_NAME, text } from "./format/schema_parts.ts";
 import { LOGIN_ENTRIES, type SSHConfiguration } from "./ssh.ts";
 
 /** Schema of one server. */
@@ -78,7 +78,7 @@ export class ServerConfiguration extends BaseConfiguration<ServerValues> {
 }
 
 /** Schema of `servers`. */
-export const ServersSchema = v.record(v.string(), v.unknown());
+export const ServersSchema = mapOf(v.unknown());
 
 /** The servers, in the order of the file. */
 export class ServersConfiguration extends BaseConfiguration<Record<string, unknown>> {

@@ -1,5 +1,4 @@
 import { isAbsolute, join } from "node:path";
-import * as v from "valibot";
 import { SERVICE_NAME, serviceLabel } from "@jiji/core/cluster";
 import { BaseConfiguration, type ConfigContext, type Report } from "./base.ts";
 import type {

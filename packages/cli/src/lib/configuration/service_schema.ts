@@ -78,7 +78,8 @@ const insideProject = v.pipe(
   ),
 );
 
-const mountMap = keys({
+/** Schema of an entry of `files` or `directories` as a map. */
+export const MountSchema = keys({
   local: insideProject,
   remote: v.pipe(
     text("a path"),
@@ -119,20 +120,21 @@ const mountText: v.GenericSchema<unknown, MountValues> = v.pipe(
 );
 
 const mount = v.lazy((input): v.GenericSchema<unknown, MountValues> =>
-  typeof input === "object" && input !== null && !Array.isArray(input) ? mountMap : mountText
+  typeof input === "object" && input !== null && !Array.isArray(input) ? MountSchema : mountText
 );
 
-const buildMap = keys({
+/** Schema of `build` as a map. */
+export const BuildSchema = keys({
   context: v.optional(text("a path"), "."),
   dockerfile: v.optional(text("a path")),
   args: v.optional(mapOf(scalar), {}),
   target: v.optional(text("a stage of the Dockerfile")),
 }, { secrets: "build secrets are not supported yet" });
 
-type BuildValues = string | v.InferOutput<typeof buildMap>;
+type BuildValues = string | v.InferOutput<typeof BuildSchema>;
 
 const build = v.lazy((input): v.GenericSchema<unknown, BuildValues> =>
-  typeof input === "object" && input !== null ? buildMap : text("a path")
+  typeof input === "object" && input !== null ? BuildSchema : text("a path")
 );
 
 const cpus: v.GenericSchema<unknown, number> = parsedBy(

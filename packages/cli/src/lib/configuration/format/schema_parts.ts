@@ -21,7 +21,7 @@ export function splitProblem(text: string): { message: string; fix?: string } {
 /** A value as an error quotes it: short, on one line. */
 export function quote(value: unknown): string {
   if (value === undefined || value === null) return "nothing";
-  const text = typeof value === "string" ? value : JSON.stringify(value);
+  const text = typeof value === "string" ? value : JSON.stringify(value) ?? String(value);
   const line = text.replace(/\s+/g, " ");
   return line.length > 60 ? `${line.slice(0, 57)}...` : line;
 }
@@ -57,6 +57,10 @@ export function keys<const Entries extends v.ObjectEntries>(
     ...schema,
     "~run": (dataset, config) => {
       const input: unknown = dataset.value;
+      if (Array.isArray(input)) {
+        // valibot takes a list for a map, and then finds Array's own `keys` among its keys.
+        return schema["~run"]({ ...dataset, value: JSON.stringify(input) }, config);
+      }
       const result = schema["~run"](dataset, config);
       result.issues?.push(...furtherUnknownKeys(input, entries, schema.message));
       return result;
@@ -208,11 +212,13 @@ export function list<Item>(item: v.GenericSchema<unknown, Item>): v.GenericSchem
 export function mapOf<Value>(
   value: v.GenericSchema<unknown, Value>,
 ): v.GenericSchema<unknown, Record<string, Value>> {
-  return v.record(
-    v.string(),
-    value,
-    (issue) => problem(`${quote(issue.input)} is not a map`, "write `NAME: value` lines"),
-  ) as v.GenericSchema<unknown, Record<string, Value>>;
+  return v.pipe(
+    v.custom<Record<string, unknown>>(
+      (input) => typeof input === "object" && input !== null && !Array.isArray(input),
+      (issue) => problem(`${quote(issue.input)} is not a map`, "write `NAME: value` lines"),
+    ),
+    v.record(v.string(), value),
+  );
 }
 
 /** Names of environment variables. Source: POSIX.1-2017 Base Definitions, section 8.1. */
