@@ -1,7 +1,29 @@
-import { DatabaseSync, type SQLInputValue } from "node:sqlite";
 import { SCHEMA_SQL } from "../src/corrosion/schema.ts";
 import { Secret } from "../src/runtime/secret.ts";
 import type { CorrosionAddress } from "../src/corrosion/api.ts";
+
+type SQLInputValue = string | number | null;
+
+/** The part of `node:sqlite` that the fake uses. */
+interface Sqlite {
+  readonly DatabaseSync: new (path: string) => SqliteDatabase;
+}
+
+interface SqliteDatabase {
+  exec(sql: string): void;
+  prepare(sql: string): {
+    run(...params: SQLInputValue[]): { readonly changes: number | bigint };
+    all(...params: SQLInputValue[]): Record<string, unknown>[];
+  };
+  close(): void;
+}
+
+/**
+ * Imported by a variable name: @types/ssh2 brings types of Node 18, which hide this module of later
+ * versions from the type checker wherever both are in one program.
+ */
+const SQLITE_MODULE: string = "node:sqlite";
+const sqlite: Sqlite = await import(SQLITE_MODULE);
 
 interface Change {
   readonly id: number;
@@ -25,8 +47,8 @@ export const FAKE_TOKEN = "fake-token";
  * subscriptions that tell of changes at once. Faults are asked for by name.
  */
 export class FakeCorrosion implements AsyncDisposable {
-  #db = new DatabaseSync(":memory:");
-  #subscriptions = new Map<string, Subscription>();
+  readonly #db = new sqlite.DatabaseSync(":memory:");
+  readonly #subscriptions = new Map<string, Subscription>();
   readonly #server: Deno.HttpServer<Deno.NetAddr>;
   #answersOther = false;
 

@@ -105,7 +105,8 @@ export class DutyLoop {
     const wake = this.#wakes.get(duty.name)?.promise;
     await Promise.race([sleep(Math.max(o.pauseMs, 1)), wake]);
     const sinceMs = clock.monotonicMs() - o.startMs;
-    if (sinceMs < DUTY_GAP_MS) await sleep(Math.min(DUTY_GAP_MS, o.pauseMs) - sinceMs);
+    const gapMs = Math.min(DUTY_GAP_MS, o.pauseMs) - sinceMs;
+    if (gapMs > 0) await sleep(gapMs);
     over.abort();
   }
 }

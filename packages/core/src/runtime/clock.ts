@@ -28,7 +28,7 @@ export const systemClock: Clock = {
       const timer = setTimeout(() => {
         signal?.removeEventListener("abort", onAbort);
         resolve();
-      }, durationMs);
+      }, Math.max(0, durationMs));
       signal?.addEventListener("abort", onAbort, { once: true });
     }),
 };

@@ -1,0 +1,171 @@
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import type { ContainerRow, ServerRow } from "@jiji/core/corrosion";
+import { DnsCache } from "../src/dns_cache.ts";
+
+let counter = 0;
+
+function container(facts: Partial<ContainerRow> = {}): ContainerRow {
+  counter += 1;
+  return {
+    id: counter.toString(16).padStart(12, "0"),
+    project: "casa",
+    service: "api",
+    serverId: "one",
+    instance: "one",
+    name: "casa-api",
+    version: "1",
+    ip: `10.210.1.${counter % 250}`,
+    ports: ["3000/tcp"],
+    startedAtMs: counter,
+    health: "healthy",
+    unhealthySinceMs: null,
+    ...facts,
+  };
+}
+
+function server(id: string, removedAtMs: number | null = null): ServerRow {
+  return {
+    id,
+    hostname: id,
+    subnet: "10.210.1.0/24",
+    wireguardIp: "10.210.1.1",
+    wireguardPubkey: "",
+    managementIp: "",
+    endpoints: [],
+    lastSeenMs: 0,
+    removedAtMs,
+  };
+}
+
+function filled(...rows: ContainerRow[]): DnsCache {
+  const cache = new DnsCache();
+  cache.replaceServers([]);
+  cache.replaceContainers(rows);
+  return cache;
+}
+
+function ips(cache: DnsCache, label = "casa-api"): string[] | string {
+  const found = cache.lookup(label);
+  return found.kind === "known" ? found.containers.map((row) => row.ip).sort() : found.kind;
+}
+
+Deno.test("DnsCache.lookup(): says nothing before both tables were read", () => {
+  const cache = new DnsCache();
+  assert.equal(ips(cache), "unfilled");
+  cache.replaceContainers([container()]);
+  assert.equal(ips(cache), "unfilled");
+  cache.replaceServers([]);
+  assert.equal((ips(cache) as string[]).length, 1);
+  assert.equal(ips(cache, "casa-nope"), "unknown");
+});
+
+Deno.test("DnsCache.lookup(): the newest healthy container of an instance wins", () => {
+  const old = container({ ip: "10.210.1.1", startedAtMs: 1 });
+  const young = container({ ip: "10.210.1.2", startedAtMs: 2, health: "starting" });
+  const cache = filled(old, young);
+  assert.deepEqual(ips(cache), ["10.210.1.1"]);
+  cache.putContainer({ ...young, health: "healthy" });
+  assert.deepEqual(ips(cache), ["10.210.1.2"]);
+  cache.removeContainer(young.id);
+  assert.deepEqual(ips(cache), ["10.210.1.1"]);
+});
+
+Deno.test("DnsCache.lookup(): degraded ones answer only when nothing healthy is left", () => {
+  const sick = container({ ip: "10.210.1.1", health: "degraded", instance: "one" });
+  const well = container({ ip: "10.210.2.1", serverId: "two", instance: "two" });
+  const cache = filled(sick, well);
+  assert.deepEqual(ips(cache), ["10.210.2.1"]);
+  cache.putContainer({ ...well, health: "unhealthy" });
+  assert.deepEqual(ips(cache), ["10.210.1.1"]);
+  cache.putContainer({ ...sick, health: "unhealthy" });
+  assert.deepEqual(ips(cache), []);
+});
+
+Deno.test("DnsCache.lookup(): an instance has a name of its own", () => {
+  const cache = filled(
+    container({ ip: "10.210.1.1", serverId: "one", instance: "one" }),
+    container({ ip: "10.210.2.1", serverId: "two", instance: "two" }),
+  );
+  assert.deepEqual(ips(cache), ["10.210.1.1", "10.210.2.1"]);
+  assert.deepEqual(ips(cache, "casa-api-two"), ["10.210.2.1"]);
+});
+
+Deno.test("DnsCache.lookup(): silent servers are left out while another one answers", () => {
+  const cache = filled(
+    container({ ip: "10.210.1.1", serverId: "one", instance: "one" }),
+    container({ ip: "10.210.2.1", serverId: "two", instance: "two", health: "degraded" }),
+  );
+  cache.setSilent(new Set(["one"]));
+  assert.deepEqual(ips(cache), ["10.210.2.1"]);
+  cache.setSilent(new Set(["one", "two"]));
+  assert.deepEqual(ips(cache), ["10.210.1.1"]);
+  cache.setSilent(new Set());
+  assert.deepEqual(ips(cache), ["10.210.1.1"]);
+});
+
+Deno.test("DnsCache.lookup(): containers of removed servers are left out for good", () => {
+  const cache = filled(container({ ip: "10.210.1.1" }));
+  cache.putServer(server("one", 5));
+  assert.deepEqual(ips(cache), []);
+  cache.putServer(server("one"));
+  assert.deepEqual(ips(cache), ["10.210.1.1"]);
+});
+
+Deno.test("DnsCache.lookup(): a server without a row still answers: absence is no evidence", () => {
+  const cache = filled(container({ ip: "10.210.9.1", serverId: "nine", instance: "nine" }));
+  assert.deepEqual(ips(cache), ["10.210.9.1"]);
+});
+
+Deno.test("DnsCache: incremental changes lead to the same answers as reading all rows", () => {
+  const health = fc.constantFrom("starting", "healthy", "degraded", "unhealthy" as const);
+  const step = fc.record({
+    slot: fc.nat(7),
+    gone: fc.boolean(),
+    health,
+    startedAtMs: fc.nat(5),
+    server: fc.constantFrom("one", "two"),
+  });
+  fc.assert(fc.property(fc.array(step, { maxLength: 30 }), (steps) => {
+    const cache = filled();
+    const rows = new Map<string, ContainerRow>();
+    for (const { slot, gone, server, ...facts } of steps) {
+      const id = slot.toString(16).padStart(12, "0");
+      const row = container({
+        id,
+        ip: `10.210.1.${slot}`,
+        serverId: server,
+        instance: server,
+        ...facts as Partial<ContainerRow>,
+      });
+      if (gone) rows.delete(id);
+      else rows.set(id, row);
+      if (gone) cache.removeContainer(id);
+      else cache.putContainer(row);
+    }
+    const fresh = filled(...rows.values());
+    for (const label of ["casa-api", "casa-api-one", "casa-api-two"]) {
+      assert.deepEqual(ips(cache, label), ips(fresh, label));
+    }
+  }));
+});
+
+Deno.test("DnsCache: ten thousand containers load in a second, one change in a millisecond", () => {
+  const rows = Array.from(
+    { length: 10_000 },
+    (_, index) =>
+      container({
+        service: `api${index % 1_000}`,
+        ip: `10.210.${index >> 8 & 255}.${index & 255}`,
+      }),
+  );
+  const cache = new DnsCache();
+  cache.replaceServers([]);
+  const startMs = performance.now();
+  cache.replaceContainers(rows);
+  const loadedMs = performance.now();
+  for (const row of rows.slice(0, 100)) cache.putContainer({ ...row, health: "degraded" });
+  const changedMs = (performance.now() - loadedMs) / 100;
+  assert.ok(loadedMs - startMs < 1_000, `loading took ${loadedMs - startMs} ms`);
+  assert.ok(changedMs < 1, `a change took ${changedMs} ms`);
+});
