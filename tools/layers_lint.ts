@@ -108,7 +108,9 @@ const plugin: Deno.lint.Plugin = {
             if (!node.declaration) return;
             const comments = context.sourceCode.getCommentsBefore(node);
             const last = comments.at(-1);
-            if (last?.type === "Block" && last.value.startsWith("*")) return;
+            const between = last && context.sourceCode.text.slice(last.range[1], node.range[0]);
+            const adjoins = last?.type === "Block" && last.value.startsWith("*");
+            if (adjoins && between?.trim() === "") return;
             // Later signatures of an overloaded function share the first one's text.
             if (node.declaration.type === "FunctionDeclaration" && isOverload(node)) return;
             context.report({ node, message: "say in a JSDoc comment what this export is" });
