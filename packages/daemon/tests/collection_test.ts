@@ -1,0 +1,78 @@
+import assert from "node:assert/strict";
+import type { ContainerRow } from "@jiji/core/corrosion";
+import { COLLECT_AFTER_MS, planCollection } from "../src/garbage_collector.ts";
+import { judgePartition } from "../src/split_brain.ts";
+import { CORROSION_UNSEEN, judgeCorrosion } from "../src/corrosion_health.ts";
+import { ownRow, planHeartbeat } from "../src/corrosion_client.ts";
+import { rowOf } from "../src/container_registry.ts";
+import { container, serverConfig, serverRow } from "./builders.ts";
+
+function rowOn(serverId: string): ContainerRow {
+  const row = rowOf(container(1), { serverId, health: undefined });
+  assert.ok(row);
+  return row;
+}
+
+Deno.test("judgePartition(): half or less is cut off, also of two", () => {
+  const members = ["s1", "s2", "s3", "s4"];
+  const judge = (count: number, ...silent: string[]) =>
+    judgePartition({ members: members.slice(0, count), self: "s1", silent: new Set(silent) })
+      .partitioned;
+  assert.equal(judge(1), false);
+  assert.equal(judge(2), false);
+  assert.equal(judge(2, "s2"), true);
+  assert.equal(judge(3, "s3"), false);
+  assert.equal(judge(4, "s3", "s4"), true);
+});
+
+const REMOVED = serverRow(3, { removedAtMs: 0 });
+
+function plan(facts: { self?: string; silent?: string[]; nowMs?: number }) {
+  return planCollection({
+    self: facts.self ?? "s1",
+    servers: [serverRow(1), serverRow(2), REMOVED],
+    containers: [rowOn("s1"), rowOn("s2"), rowOn("s3"), rowOn("unknown")],
+    silent: new Set(facts.silent),
+    nowMs: facts.nowMs ?? COLLECT_AFTER_MS,
+  });
+}
+
+Deno.test("planCollection(): only rows of servers removed a while ago", () => {
+  assert.deepEqual(plan({}).deletes.map((one) => one.serverId), ["s3"]);
+  assert.deepEqual(plan({ nowMs: COLLECT_AFTER_MS - 1 }).deletes, []);
+});
+
+Deno.test("planCollection(): one server collects, and none that may be cut off", () => {
+  assert.deepEqual(plan({ self: "s2" }).deletes, []);
+  assert.deepEqual(plan({ silent: ["s2"] }).deletes, []);
+  assert.match(plan({ silent: ["s2"] }).reason, /1 of 2/);
+});
+
+Deno.test("judgeCorrosion(): restarts after 30 s of silence, then ever more rarely", () => {
+  let state = CORROSION_UNSEEN;
+  const restarts: number[] = [];
+  for (let nowMs = 0; nowMs <= 600_000; nowMs += 10_000) {
+    const judged = judgeCorrosion(state, { answers: false, nowMs });
+    state = judged.state;
+    if (judged.restart) restarts.push(nowMs / 1_000);
+  }
+  assert.deepEqual(restarts, [30, 60, 120, 240, 480]);
+  assert.deepEqual(judgeCorrosion(state, { answers: true, nowMs: 0 }).state, CORROSION_UNSEEN);
+});
+
+Deno.test("planHeartbeat(): the whole row when it differs, else the time, nothing when removed", () => {
+  const wanted = ownRow(serverConfig(1), { hostname: "host1", nowMs: 9 });
+  const present = { ...wanted, lastSeenMs: 1, removedAtMs: null };
+  const first = planHeartbeat(wanted, undefined);
+  assert.ok(first.kind === "write" && first.statement[0].startsWith("INSERT"));
+  const beat = planHeartbeat(wanted, present);
+  assert.ok(beat.kind === "write" && beat.statement[0].startsWith("UPDATE"));
+  const changed = planHeartbeat(wanted, { ...present, endpoints: [] });
+  assert.ok(changed.kind === "write" && changed.statement[0].startsWith("INSERT"));
+  assert.equal(planHeartbeat(wanted, { ...present, removedAtMs: 1 }).kind, "standDown");
+});
+
+Deno.test("ownRow(): a host name with odd characters is made fit", () => {
+  const row = ownRow(serverConfig(1), { hostname: "a b'; --", nowMs: 0 });
+  assert.equal(row.hostname, "a-b-----");
+});

@@ -1,0 +1,184 @@
+import assert from "node:assert/strict";
+import {
+  allowedIps,
+  argvMeshStep,
+  type Membership,
+  type MeshObserved,
+  orderEndpoints,
+  parseRoutes,
+  planMesh,
+  planTopology,
+} from "../src/peer_reconciler.ts";
+import { argvRotation, ENDPOINT_TRY_MS, planRotations } from "../src/peer_monitor.ts";
+import type { WireguardPeer } from "../src/wg_show.ts";
+import { key, peerSeed, serverConfig, serverRow } from "./builders.ts";
+
+const SELF = serverConfig(1);
+const NOBODY: ReadonlySet<string> = new Set();
+
+function known(facts: Partial<Membership>): Membership {
+  return { rows: [], seeds: [], cache: [], ...facts };
+}
+
+function wgPeer(index: number, facts: Partial<WireguardPeer> = {}): WireguardPeer {
+  return {
+    publicKey: key(index),
+    endpoint: `203.0.113.${10 + index}:31820`,
+    allowedIps: allowedIps(peerSeed(index)),
+    handshakeAtMs: 1_000,
+    rxBytes: 0,
+    txBytes: 0,
+    keepaliveS: 25,
+    ...facts,
+  };
+}
+
+function observed(peers: WireguardPeer[], routes: string[] = []): MeshObserved {
+  return {
+    wireguard: { publicKey: key(1), listenPort: 31820, peers },
+    routes: new Set([...routes, ...peers.flatMap((peer) => peer.allowedIps)]),
+  };
+}
+
+function names(topology: { peers: readonly { server_id: string }[] }): string[] {
+  return topology.peers.map((peer) => peer.server_id);
+}
+
+Deno.test("planTopology(): rows, seeds and cache together, never ourselves", () => {
+  const topology = planTopology(
+    SELF,
+    known({ rows: [serverRow(1), serverRow(2)], seeds: [peerSeed(3)], cache: [peerSeed(4)] }),
+    NOBODY,
+  );
+  assert.deepEqual(names(topology), ["s2", "s3", "s4"]);
+});
+
+Deno.test("planTopology(): a row wins over what files remember", () => {
+  const row = serverRow(2, { endpoints: ["198.51.100.2:31820"] });
+  const topology = planTopology(SELF, known({ rows: [row], seeds: [peerSeed(2)] }), NOBODY);
+  assert.deepEqual(topology.peers[0]?.endpoints, ["198.51.100.2:31820"]);
+});
+
+Deno.test("planTopology(): only a tombstone removes, and it outweighs every file", () => {
+  const removed = serverRow(2, { removedAtMs: 5 });
+  const files = { seeds: [peerSeed(2)], cache: [peerSeed(2)] };
+  const topology = planTopology(SELF, known({ rows: [removed], ...files }), NOBODY);
+  assert.deepEqual(names(topology), []);
+  assert.deepEqual(topology.gone.map((one) => one.publicKey), [key(2)]);
+  const emptied = planTopology(SELF, known(files), NOBODY);
+  assert.deepEqual(names(emptied), ["s2"], "an empty database removes nobody");
+});
+
+Deno.test("planTopology(): a server's new key in its own row retires the old one", () => {
+  const row = serverRow(2, { wireguardPubkey: key(22) });
+  const topology = planTopology(SELF, known({ rows: [row], cache: [peerSeed(2)] }), NOBODY);
+  assert.deepEqual(topology.peers.map((peer) => peer.public_key), [key(22)]);
+  assert.deepEqual(topology.gone.map((one) => one.publicKey), [key(2)]);
+});
+
+Deno.test("planTopology(): nobody takes key, identity or addresses of another", () => {
+  const claims = [
+    serverRow(3, { subnet: "10.210.2.0/25" }),
+    serverRow(4, { wireguardPubkey: key(2) }),
+    serverRow(5, { managementIp: serverRow(2).managementIp }),
+    serverRow(6, { subnet: SELF.block }),
+    serverRow(7, { wireguardPubkey: SELF.wireguard_public_key }),
+  ];
+  const topology = planTopology(SELF, known({ rows: [serverRow(2), ...claims] }), NOBODY);
+  assert.deepEqual(names(topology), ["s2"]);
+  assert.equal(topology.conflicts.length, 5);
+});
+
+Deno.test("planTopology(): of two claims the one that WireGuard has already stays", () => {
+  const forged = serverRow(1, { id: "a", subnet: "10.210.2.0/24", wireguardPubkey: key(99) });
+  const rows = [{ ...forged, managementIp: "fdcc::99" }, serverRow(2)];
+  assert.deepEqual(names(planTopology(SELF, known({ rows }), new Set([key(2)]))), ["s2"]);
+});
+
+Deno.test("planMesh(): adds a missing peer with its routes", () => {
+  const topology = planTopology(SELF, known({ rows: [serverRow(2)] }), NOBODY);
+  const steps = planMesh(SELF, topology, observed([]));
+  assert.deepEqual(steps.map((step) => argvMeshStep(step, "jiji0").join(" ")), [
+    `wg set jiji0 peer ${key(2)} persistent-keepalive 25 endpoint 203.0.113.12:31820 ` +
+    "allowed-ips 10.210.2.0/24,fdcc::2/128",
+    "ip route replace 10.210.2.0/24 dev jiji0 src 10.210.1.1",
+    "ip -6 route replace fdcc::2/128 dev jiji0",
+  ]);
+});
+
+Deno.test("planMesh(): plans nothing once the mesh is as wanted", () => {
+  const topology = planTopology(SELF, known({ rows: [serverRow(2), serverRow(3)] }), NOBODY);
+  assert.deepEqual(planMesh(SELF, topology, observed([wgPeer(2), wgPeer(3)])), []);
+});
+
+Deno.test("planMesh(): keeps the endpoint that works and peers it knows nothing of", () => {
+  const topology = planTopology(SELF, known({ rows: [serverRow(2)] }), NOBODY);
+  const roamed = wgPeer(2, { endpoint: "198.51.100.9:4500" });
+  assert.deepEqual(planMesh(SELF, topology, observed([roamed, wgPeer(9)])), []);
+  const narrowed = { ...roamed, allowedIps: ["10.210.2.0/24"] };
+  const steps = planMesh(SELF, topology, observed([narrowed], ["fdcc::2/128"]));
+  assert.ok(steps[0]?.kind === "setPeer" && steps[0].endpoint === undefined);
+});
+
+Deno.test("planMesh(): a removed server loses peer and routes", () => {
+  const removed = serverRow(2, { removedAtMs: 5 });
+  const topology = planTopology(SELF, known({ rows: [removed] }), NOBODY);
+  const steps = planMesh(SELF, topology, observed([wgPeer(2)]));
+  assert.deepEqual(steps.map((step) => argvMeshStep(step, "jiji0").join(" ")), [
+    `wg set jiji0 peer ${key(2)} remove`,
+    "ip route del 10.210.2.0/24 dev jiji0",
+    "ip -6 route del fdcc::2/128 dev jiji0",
+  ]);
+});
+
+Deno.test("planMesh(): a block that was given to another server keeps its route", () => {
+  const removed = serverRow(2, { removedAtMs: 5 });
+  const heir = serverRow(3, { subnet: "10.210.2.0/24" });
+  const topology = planTopology(SELF, known({ rows: [removed, heir] }), NOBODY);
+  const steps = planMesh(SELF, topology, observed([], ["10.210.2.0/24", "fdcc::2/128"]));
+  const removals = steps.filter((step) => step.kind === "removeRoute");
+  assert.deepEqual(removals.map((step) => step.prefix), ["fdcc::2/128"]);
+});
+
+Deno.test("orderEndpoints(): the same private network comes first, malformed ones go", () => {
+  const theirs = ["203.0.113.5:31820", "10.0.7.5:31820", "x", "10.0.8.5:31820", "; rm -rf /"];
+  assert.deepEqual(orderEndpoints(theirs, ["198.51.100.1:31820", "10.0.8.1:31820"]), [
+    "10.0.8.5:31820",
+    "203.0.113.5:31820",
+    "10.0.7.5:31820",
+  ]);
+});
+
+Deno.test("parseRoutes(): reads both families", () => {
+  const four = "10.210.2.0/24 scope link src 10.210.1.1 \n10.210.3.7 scope link\n";
+  assert.deepEqual(parseRoutes(four), ["10.210.2.0/24", "10.210.3.7/32"]);
+  assert.deepEqual(parseRoutes("fdcc::2 metric 1024 pref medium\ndefault via x\n"), [
+    "fdcc::2/128",
+  ]);
+});
+
+Deno.test("planRotations(): a silent peer is tried at its next endpoint, in turn", () => {
+  const endpoints = ["203.0.113.12:31820", "10.0.0.2:31820"];
+  const peers = [peerSeed(2, { endpoints })];
+  const wireguard = observed([wgPeer(2, { handshakeAtMs: undefined })]).wireguard;
+  const first = planRotations(peers, wireguard, { nowMs: 0, trials: new Map(), ownEndpoints: [] });
+  assert.deepEqual(first.rotations, [], "it gets its time where it is first");
+  const later = planRotations(peers, wireguard, {
+    nowMs: ENDPOINT_TRY_MS,
+    trials: first.trials,
+    ownEndpoints: [],
+  });
+  assert.deepEqual(later.rotations.map((one) => argvRotation(one, "jiji0").join(" ")), [
+    `wg set jiji0 peer ${key(2)} endpoint 10.0.0.2:31820`,
+  ]);
+});
+
+Deno.test("planRotations(): a peer that answers, or has one endpoint, is left alone", () => {
+  const trials = new Map([[key(2), 0], [key(3), 0]]);
+  const peers = [peerSeed(2, { endpoints: ["10.0.0.2:1", "10.0.0.3:1"] }), peerSeed(3)];
+  const wireguard =
+    observed([wgPeer(2, { handshakeAtMs: 300_000 }), wgPeer(3, { handshakeAtMs: undefined })])
+      .wireguard;
+  const plan = planRotations(peers, wireguard, { nowMs: 400_000, trials, ownEndpoints: [] });
+  assert.deepEqual(plan.rotations, []);
+});

@@ -1,0 +1,102 @@
+import assert from "node:assert/strict";
+import {
+  argvRouteRepair,
+  desiredRoutes,
+  dwell,
+  type JudgedContainer,
+  parseProxyState,
+  planRouteRepairs,
+} from "../src/proxy_routes.ts";
+import { container } from "./builders.ts";
+
+function judged(
+  one: ReturnType<typeof container>,
+  health: JudgedContainer["health"] = "healthy",
+): JudgedContainer {
+  return { container: one, health };
+}
+
+function route(...targets: string[]) {
+  return { name: "casa-web-3000", targets };
+}
+
+Deno.test("parseProxyState(): reads names and targets, half a file is nothing", () => {
+  const text = JSON.stringify([
+    { name: "casa-web-3000", active_targets: ["10.210.1.2:3000"], options: {} },
+    { name: "paused", active_targets: null },
+  ]);
+  assert.deepEqual(parseProxyState(text), [
+    { name: "casa-web-3000", targets: ["10.210.1.2:3000"] },
+    { name: "paused", targets: [] },
+  ]);
+  assert.equal(parseProxyState(text.slice(0, 40)), undefined);
+  assert.deepEqual(parseProxyState(""), []);
+});
+
+Deno.test("desiredRoutes(): the newest healthy container of each instance", () => {
+  const routes = desiredRoutes([
+    judged(container(1)),
+    judged(container(2)),
+    judged(container(3), "starting"),
+    judged(container(4, { labels: { instance: "s1-2" } })),
+  ]);
+  assert.deepEqual(routes.map((one) => one.targets), [["10.210.1.3:3000", "10.210.1.5:3000"]]);
+});
+
+Deno.test("desiredRoutes(): degraded ones rather than none, and no other service's name", () => {
+  assert.equal(desiredRoutes([judged(container(1), "degraded")]).length, 1);
+  assert.deepEqual(desiredRoutes([judged(container(1), "unhealthy")]), []);
+  const thief = container(1, {
+    labels: { service: "evil", proxy: [{ name: "casa-web-3000", app_port: 1, flags: [] }] },
+  });
+  assert.deepEqual(desiredRoutes([judged(thief)]), []);
+});
+
+Deno.test("planRouteRepairs(): a missing route and a dead target are repaired", () => {
+  const now = [judged(container(2))];
+  assert.deepEqual(planRouteRepairs(now, []).map((one) => one.cause), ["the route is missing"]);
+  const [repair] = planRouteRepairs(now, [route("10.210.1.99:3000")]);
+  assert.ok(repair);
+  assert.match(repair.cause, /10\.210\.1\.99/);
+  assert.equal(
+    argvRouteRepair("docker", repair.route).join(" "),
+    "docker exec kamal-proxy kamal-proxy deploy casa-web-3000 --target=10.210.1.3:3000 " +
+      "--host=casa.example --deploy-timeout=10s",
+  );
+});
+
+Deno.test("planRouteRepairs(): a deploy in progress is left alone", () => {
+  const old = container(1, { name: "casa-web_old_1" });
+  const fresh = container(2);
+  for (const health of ["starting", "healthy", "unhealthy"] as const) {
+    assert.deepEqual(
+      planRouteRepairs([judged(old), judged(fresh, health)], [route("10.210.1.2:3000")]),
+      [],
+      `the old one still serves while the new one is ${health}`,
+    );
+  }
+  assert.deepEqual(planRouteRepairs([judged(old), judged(fresh)], [route("10.210.1.3:3000")]), []);
+});
+
+Deno.test("planRouteRepairs(): other projects' routes and targets by name are not ours", () => {
+  const now = [judged(container(2))];
+  const foreign = [{ name: "other-app-80", targets: ["10.9.9.9:80"] }, route("casa-web:3000")];
+  assert.deepEqual(planRouteRepairs(now, foreign), []);
+});
+
+Deno.test("planRouteRepairs(): an address that another service has now is dead for this one", () => {
+  const other = container(5, { labels: { service: "api", proxy: [] } });
+  const repairs = planRouteRepairs([judged(container(2)), judged(other)], [
+    route("10.210.1.6:3000"),
+  ]);
+  assert.equal(repairs.length, 1);
+});
+
+Deno.test("dwell(): a repair waits until the fault has lasted", () => {
+  const repairs = planRouteRepairs([judged(container(2))], []);
+  const first = dwell(repairs, { since: new Map(), nowMs: 0 });
+  assert.deepEqual(first.due, []);
+  assert.equal(dwell(repairs, { since: first.since, nowMs: 2_000 }).due.length, 1);
+  const mended = dwell([], { since: first.since, nowMs: 1_000 });
+  assert.equal(mended.since.size, 0);
+});
