@@ -100,9 +100,11 @@ export function planNetwork(
 }
 
 /**
- * The network as netavark's file has it, for podman: `podman network create` refuses a subnet that
- * overlaps an address of the host, and the server's own address is on the mesh interface. Source:
- * podman 4.3, /etc/containers/networks/NAME.json.
+ * The network as netavark's file has it, for podman, which reads it anew with every command. The file
+ * is written by us since `podman network create` refuses a subnet that overlaps an address of the
+ * host (the server's own is on the mesh interface), and podman 4.3 cannot name the bridge. Its
+ * resolver stays off: it would sit on the address of jiji-dns. Source: podman 4.3,
+ * /etc/containers/networks/NAME.json.
  */
 export function renderNetavarkNetwork(
   spec: NetworkSpec,

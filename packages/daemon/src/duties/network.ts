@@ -14,7 +14,7 @@ import {
 } from "../container_network.ts";
 import { type DaemonContext, mustRun, renderFailure, tryRun } from "../daemon_context.ts";
 import {
-  argvNetworkCreate,
+  argvDockerNetworkCreate,
   argvNetworkInspect,
   argvNetworkRemove,
   type NetworkSpec,
@@ -66,30 +66,18 @@ export class NetworkDuty {
   }
 
   async #create(spec: NetworkSpec, signal: AbortSignal): Promise<void> {
-    const { config } = this.#context;
-    const argv = argvNetworkCreate(config.engine, spec);
-    const result = await tryRun(this.#context, argv, signal);
-    if (isOk(result)) return;
-    if (
-      config.engine !== "podman" || !/already (being )?used|in use|overlap/i.test(result.stderr)
-    ) {
-      throw new Error(renderFailure(argv, result));
+    const { config, files, clock } = this.#context;
+    if (config.engine === "docker") {
+      await mustRun(this.#context, argvDockerNetworkCreate(spec), signal);
+      return;
     }
-    const backend = await mustRun(
-      this.#context,
-      ["podman", "info", "--format", "{{.Host.NetworkBackend}}"],
-      signal,
-    );
-    if (backend.trim() !== "netavark") {
-      throw new Error(`podman's network backend is ${backend.trim()}: install netavark`);
+    const argv = ["podman", "info", "--format", "{{.Host.NetworkBackend}}"] as const;
+    const backend = (await mustRun(this.#context, argv, signal)).trim();
+    if (backend !== "netavark") {
+      throw new Error(`podman's network backend is ${backend}: install netavark`);
     }
-    const text = renderNetavarkNetwork(spec, {
-      id: randomHex(32),
-      createdAtMs: this.#context.clock.nowMs(),
-    });
-    await this.#context.files.replace(`${NETAVARK_NETWORKS}/${spec.name}.json`, text, {
-      mode: 0o644,
-    });
+    const text = renderNetavarkNetwork(spec, { id: randomHex(32), createdAtMs: clock.nowMs() });
+    await files.replace(`${NETAVARK_NETWORKS}/${spec.name}.json`, text, { mode: 0o644 });
   }
 
   /** Podman makes the bridge with the first container and can make a lost one again. */

@@ -71,28 +71,17 @@ export interface NetworkSpec {
 }
 
 /**
- * Creates the network. Docker 28 and later drop routed traffic unless the bridge trusts the
- * interface it comes from; older versions ignore options they do not know, and keeping it from the
- * start means that an engine upgrade changes nothing. Podman's own resolver is switched off, since
- * it would sit on the address of jiji-dns.
+ * Creates docker's network. Docker 28 and later drop routed traffic unless the bridge trusts the
+ * interface it comes from; older versions ignore options they do not know, and having it from the
+ * start means that an engine upgrade changes nothing. Podman's network is a file instead, see
+ * `renderNetavarkNetwork`.
  */
-export function argvNetworkCreate(engine: Engine, spec: NetworkSpec): Argv {
-  const where = ["--driver", "bridge", "--subnet", spec.subnet, "--gateway", spec.gateway];
-  if (engine === "podman") {
-    return [
-      ...["podman", "network", "create"] as const,
-      ...where,
-      ...["--disable-dns", "--interface-name", spec.bridge, spec.name],
-    ];
-  }
+export function argvDockerNetworkCreate(spec: NetworkSpec): Argv {
   return [
-    ...["docker", "network", "create"] as const,
-    ...where,
+    ...["docker", "network", "create", "--driver", "bridge"] as const,
+    ...["--subnet", spec.subnet, "--gateway", spec.gateway],
     ...["--opt", `com.docker.network.bridge.name=${spec.bridge}`],
-    ...[
-      "--opt",
-      `com.docker.network.bridge.trusted_host_interfaces=${spec.trustedInterface}`,
-    ],
+    ...["--opt", `com.docker.network.bridge.trusted_host_interfaces=${spec.trustedInterface}`],
     spec.name,
   ];
 }
