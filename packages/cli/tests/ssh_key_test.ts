@@ -17,7 +17,6 @@ const SERVER: ServerConnection = {
     keyData: [],
     keysOnly: false,
     connectTimeoutMs: 1_000,
-    commandTimeoutMs: 1_000,
     sshConfigFiles: [],
     userGiven: false,
     portGiven: false,

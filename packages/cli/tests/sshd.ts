@@ -128,7 +128,6 @@ export class TestSshd implements AsyncDisposable {
         keyData: [],
         keysOnly: false,
         connectTimeoutMs: 10_000,
-        commandTimeoutMs: 10_000,
         sshConfigFiles: [],
         userGiven: true,
         portGiven: true,

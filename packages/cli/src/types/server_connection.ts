@@ -15,8 +15,6 @@ export interface ServerSsh {
   readonly keysOnly: boolean;
   /** Until the login is done. */
   readonly connectTimeoutMs: number;
-  /** Default limit of a command. */
-  readonly commandTimeoutMs: number;
   /** Jump hosts, `[user@]host[:port]`, joined by commas as in ssh(1) -J. */
   readonly jump?: string;
   /** A command whose standard streams are the connection; `%h`, `%p`, `%r` are filled in. */

@@ -237,12 +237,18 @@ export class ProxyConfiguration extends BaseConfiguration<ProxyValues> {
     report: Report,
   ): void {
     if (target.ssl === false) return;
+    if (target.ssl !== true) {
+      report([...path, "ssl"], "certificates of your own are not supported yet", {
+        fix: "write true for automatic ones, or end TLS before the server",
+        pointer: "key",
+      });
+    }
     if (hosts.length === 0) {
       report([...path, "ssl"], "ssl needs a host name", { fix: "add `host:`" });
     }
     if (target.ssl === true && hosts.some((host) => host.startsWith("*."))) {
       report([...path, "ssl"], "no certificate can be had automatically for a wildcard host", {
-        fix: "name certificate_pem and private_key_pem",
+        fix: "list the host names one by one",
       });
     }
     if (normalPrefix(target.path_prefix) !== undefined) {

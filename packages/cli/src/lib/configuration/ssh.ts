@@ -56,7 +56,6 @@ export const SSHSchema = keys({
   ...LOGIN_ENTRIES,
   keys_only: v.optional(flag(), false),
   connect_timeout: v.optional(seconds(30_000), 30),
-  command_timeout: v.optional(seconds(300_000), 300),
   proxy: v.optional(matching(JUMP, "a jump host", "[USER@]HOST[:PORT]")),
   proxy_command: v.optional(v.pipe(
     text("a command"),
@@ -79,6 +78,7 @@ export const SSHSchema = keys({
   ),
 }, {
   options: "ssh options are not supported; put them into an ssh_config file and set `config`",
+  command_timeout: "command_timeout has no meaning here: every step has a limit of its own",
   pool_idle_timeout: `pool_idle_timeout ${POOLED}`,
   dns_retries: "dns_retries has no meaning here: names are looked up until connect_timeout",
   log_level: "log_level has no meaning here; use --verbose",
@@ -123,7 +123,6 @@ export class SSHConfiguration extends BaseConfiguration<SSHValues> {
       ...(passphrase === undefined ? {} : { passphrase: this.#passphrase(passphrase, path) }),
       keysOnly: values.keys_only,
       connectTimeoutMs: values.connect_timeout,
-      commandTimeoutMs: values.command_timeout,
       ...(values.proxy === undefined ? {} : { jump: values.proxy }),
       ...(values.proxy_command === undefined ? {} : { proxyCommand: values.proxy_command }),
       sshConfigFiles: files,
