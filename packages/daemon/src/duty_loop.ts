@@ -15,6 +15,9 @@ export interface Duty {
 /** Runs of one duty start at least this far apart, however often it is woken, milliseconds. */
 export const DUTY_GAP_MS = 100;
 
+/** A duty that failed is tried again after this long at the latest, milliseconds. */
+export const DUTY_RETRY_MS = 5_000;
+
 /** Ports of the loop. */
 export interface DutyLoopOptions {
   readonly clock: Clock;
@@ -57,6 +60,7 @@ export class DutyLoop {
         lastError = "";
       } catch (error) {
         if (signal.aborted) return;
+        pauseMs = Math.min(duty.everyMs, DUTY_RETRY_MS);
         const reason = messageOf(error);
         // The same failure tick after tick is said once.
         if (reason !== lastError) {
