@@ -134,8 +134,8 @@ export interface FirewallRule {
   readonly chain: string;
   /** Words after the chain, in the order in which `iptables -S` prints them. */
   readonly match: readonly string[];
-  /** Whether it must be the chain's first rule: another's MASQUERADE would come before it. */
-  readonly first: boolean;
+  /** Whether it must come before every rule that may rewrite source addresses. */
+  readonly beforeMasquerade: boolean;
 }
 
 /** Rules this server needs: mesh and bridge may talk, and keep their addresses when they do. */
@@ -151,13 +151,13 @@ export function firewallRules(
       table: "filter",
       chain,
       match: ["-s", cidr, "-d", cidr, "-i", from, "-o", to, "-j", "ACCEPT"],
-      first: false,
+      beforeMasquerade: false,
     })),
     {
       table: "nat",
       chain: "POSTROUTING",
       match: ["-s", cidr, "-d", cidr, "-j", "ACCEPT"],
-      first: true,
+      beforeMasquerade: true,
     },
   ];
 }
@@ -168,6 +168,13 @@ export interface ObservedFirewall {
   readonly nat: string;
 }
 
+/**
+ * Rules that masquerade, or jump to a chain that does for a network: docker's, and netavark's and
+ * CNI's chains per network. Netavark's HOSTPORT-MASQ, which it keeps at the top, touches marked
+ * packets only.
+ */
+const MASQUERADES = /-j (MASQUERADE|NETAVARK-[0-9A-F]{8,}|CNI-[0-9a-f]{8,})\b/;
+
 /** A change to the firewall. */
 export interface FirewallStep {
   readonly kind: "insert" | "delete";
@@ -176,7 +183,7 @@ export interface FirewallStep {
 }
 
 /**
- * Steps that put missing rules in, and those that must come first back to the top. A chain that does
+ * Steps that put missing rules in, and bring back to the top what a MASQUERADE has overtaken. A chain that does
  * not exist (the engine is not up yet) is left for the next look.
  */
 export function planFirewall(
@@ -191,10 +198,11 @@ export function planFirewall(
     if (!isChain) return [];
     const inChain = lines.filter((line) => line.startsWith(`-A ${rule.chain} `));
     const at = inChain.indexOf(`-A ${rule.chain} ${rule.match.join(" ")}`);
-    if (at === 0 || (at > 0 && !rule.first)) return [];
+    const limit = rule.beforeMasquerade ? inChain.findIndex((line) => MASQUERADES.test(line)) : -1;
+    if (at >= 0 && (limit < 0 || at < limit)) return [];
     const insert: FirewallStep = { kind: "insert", rule, cause: "the rule is missing" };
     if (at < 0) return [insert];
-    const cause = "another rule came before it";
+    const cause = "a MASQUERADE came before it";
     return [{ kind: "delete", rule, cause }, { ...insert, cause }];
   });
 }

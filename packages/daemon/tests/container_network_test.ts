@@ -80,6 +80,15 @@ Deno.test("planFirewall(): brings the exemption back before another's MASQUERADE
   assert.deepEqual(steps.map((step) => step.kind), ["delete", "insert"]);
 });
 
+Deno.test("planFirewall(): netavark keeps its place at the top, without a fight", () => {
+  const rules = firewallRules("podman", serverConfig(1)).filter((rule) => rule.table === "nat");
+  const ours = "-A POSTROUTING -s 10.210.0.0/16 -d 10.210.0.0/16 -j ACCEPT\n";
+  const chain = "-A POSTROUTING -s 10.210.1.0/24 -j NETAVARK-CEFD004511814\n";
+  const head = `${NAT}-A POSTROUTING -j NETAVARK-HOSTPORT-MASQ\n`;
+  assert.deepEqual(planFirewall(rules, { filter: "", nat: head + ours + chain }), []);
+  assert.equal(planFirewall(rules, { filter: "", nat: head + chain + ours }).length, 2);
+});
+
 Deno.test("planFirewall(): waits for a chain that the engine has not made yet", () => {
   const rules = firewallRules("docker", serverConfig(1)).filter((rule) => rule.table === "filter");
   assert.deepEqual(planFirewall(rules, { filter: "-P FORWARD ACCEPT\n", nat: NAT }), []);
