@@ -4,13 +4,7 @@ import { isOk } from "@jiji/core/runtime";
 import { type DaemonContext, mustRun, renderFailure, tryRun } from "../daemon_context.ts";
 import { argvInspect, argvVolumePath } from "../engine/argv.ts";
 import { parseInspected } from "../engine/containers.ts";
-import {
-  argvRouteRepair,
-  dwell,
-  parseProxyState,
-  planRouteRepairs,
-  REPAIR_DWELL_MS,
-} from "../proxy_routes.ts";
+import { argvRouteRepair, dwell, parseProxyState, planRouteRepairs } from "../proxy_routes.ts";
 
 /** Name of kamal-proxy's state file in its volume. */
 const STATE_FILE = "kamal-proxy.state";
@@ -25,14 +19,14 @@ export class ProxyDuty {
     this.#context = context;
   }
 
-  /** One look; comes back sooner while a repair is due. */
-  async run(signal: AbortSignal): Promise<number | void> {
+  /** One look at the state file, which is cheap; the engine is asked only when something is wrong. */
+  async run(signal: AbortSignal): Promise<void> {
     const { facts, files, clock, logger, config } = this.#context;
     const wanting = facts.containers?.some((one) => one.labels && one.labels.proxy.length > 0);
-    if (!facts.containers || !wanting || !await this.#proxyRuns(signal)) return;
+    if (!facts.containers || !wanting) return;
     this.#statePath ??= await this.#findState(signal);
     const observed = parseProxyState(await files.read(this.#statePath) ?? "");
-    if (!observed) return REPAIR_DWELL_MS;
+    if (!observed) return;
     const judged = facts.containers.map((container) => ({
       container,
       health: facts.health.get(container.id)?.status ?? "starting" as const,
@@ -40,13 +34,13 @@ export class ProxyDuty {
     const repairs = planRouteRepairs(judged, observed);
     const { due, since } = dwell(repairs, { since: this.#since, nowMs: clock.monotonicMs() });
     this.#since = since;
+    if (due.length === 0 || !await this.#proxyRuns(signal)) return;
     for (const repair of due) {
       const argv = argvRouteRepair(config.engine, repair.route);
       const result = await tryRun(this.#context, argv, signal);
       if (isOk(result)) logger.info("route repaired", { ...repair });
       else logger.warn("route not repaired", { ...repair, error: renderFailure(argv, result) });
     }
-    return repairs.length > 0 ? REPAIR_DWELL_MS : undefined;
   }
 
   async #proxyRuns(signal: AbortSignal): Promise<boolean> {
