@@ -250,3 +250,16 @@ Deno.test("deploy: killed at any command, the next run can also go back to the o
     assert.deepEqual(ours(cluster), settled("1"), `killed after command ${at}`);
   }
 });
+
+Deno.test("deploy: killed while it puts back a bad version, or killed twice, it still converges", async () => {
+  for (let at = 1; at < 60; at += 1) {
+    using cluster = new MockCluster(["s1", "s2"]);
+    await deployOnce(cluster, run("1"));
+    const bad = run("unhealthy-2", { kill: new KillSwitch(at, "after") });
+    await deployOnce(cluster, bad).catch(() => undefined);
+    const again = run("3", { kill: new KillSwitch(((at * 7) % 50) + 1, "before") });
+    await deployOnce(cluster, again).catch(() => undefined);
+    await deployOnce(cluster, run("3"));
+    assert.deepEqual(ours(cluster), settled("3"), `killed at command ${at}`);
+  }
+});
