@@ -12,6 +12,11 @@ if (SSHD.missing) {
   console.warn("SKIPPED: contract tests against sshd (no /usr/sbin/sshd here, or not root)");
 }
 
+/** A test against a real sshd; skipped, with a word, where there is none. */
+export function contract(name: string, run: () => Promise<void>): void {
+  Deno.test({ name, ignore: SSHD.missing, fn: run });
+}
+
 function exists(path: string): boolean {
   try {
     return Deno.statSync(path).isFile;
