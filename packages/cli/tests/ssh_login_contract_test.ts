@@ -113,7 +113,7 @@ contract("SSHConnectionPool.connect(): uses the agent, unless keysOnly", async (
     assert.equal((await host.run(["echo", "hi"], LIMIT)).stdout, "hi\n");
     const strict = [sshd.server({ keyPaths: [], keysOnly: true })];
     await using keysOnly = sshd.pool(strict, { env });
-    await assert.rejects(keysOnly.connect("s1"), /there is no key to log in with/);
+    await assert.rejects(keysOnly.connect("s1"), /there is no key to log in to s1 as root/);
   } finally {
     agent.kill("SIGTERM");
     await agent.status;

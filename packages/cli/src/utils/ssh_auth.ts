@@ -68,7 +68,7 @@ export async function planAuth(
 function nothingToTry(server: ServerConnection, unusable: readonly string[]): ConnectionError {
   const reasons = unusable.length === 0 ? "" : ` (${unusable.join("; ")})`;
   return new ConnectionError(
-    `${server.name}: there is no key to log in with as ${server.ssh.user}${reasons}`,
+    `there is no key to log in to ${server.name} as ${server.ssh.user}${reasons}`,
     {
       host: server.host,
       phase: "auth",
