@@ -16,6 +16,9 @@ import type { Snapshot } from "./snapshot.ts";
 /** A snapshot is written at most this often, milliseconds. */
 export const SNAPSHOT_EVERY_MS = 1_000;
 
+/** Pause between two looks at held containers, milliseconds. */
+const SWEEP_EVERY_MS = 1_000;
+
 /** Ports of the subscriber. */
 export interface SubscriberOptions {
   readonly cache: DnsCache;
@@ -50,13 +53,13 @@ export async function runSubscriber(options: SubscriberOptions): Promise<void> {
       onRows(rows) {
         servers.clear();
         for (const [id, row] of rows) servers.set(id, row);
-        cache.replaceServers(servers.values());
+        cache.replaceServers(servers.values(), options.clock.monotonicMs());
         saver.touch();
       },
       onRow(id, row) {
         const tombstone = servers.get(id)?.removedAtMs;
         servers.set(id, row);
-        cache.putServer(row);
+        cache.putServer(row, options.clock.monotonicMs());
         // Heartbeats come every few seconds from each server and change nothing worth a write.
         if (tombstone !== row.removedAtMs) saver.touch();
       },
@@ -73,7 +76,7 @@ export async function runSubscriber(options: SubscriberOptions): Promise<void> {
     parse: parseContainerRow,
     sink: {
       onRows(rows) {
-        cache.replaceContainers(rows.values());
+        cache.replaceContainers(rows.values(), options.clock.monotonicMs());
         saver.touch();
       },
       onRow(_id, row) {
@@ -86,7 +89,15 @@ export async function runSubscriber(options: SubscriberOptions): Promise<void> {
       },
     },
   });
-  await Promise.all([followServers, followContainers, saver.run()]);
+  await Promise.all([followServers, followContainers, saver.run(), sweepCache(options)]);
+}
+
+/** Lets go, little by little, of what Corrosion has no row for any more. */
+async function sweepCache({ cache, clock, signal }: SubscriberOptions): Promise<void> {
+  while (!signal.aborted) {
+    cache.sweep(clock.monotonicMs());
+    await clock.sleep(SWEEP_EVERY_MS, { signal }).catch(() => undefined);
+  }
 }
 
 class Saver {

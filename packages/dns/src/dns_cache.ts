@@ -15,23 +15,41 @@ export type NameLookup =
 
 const NO_ROWS: ReadonlySet<string> = new Set();
 
+/**
+ * A container that is missing when all rows are read anew is answered this much longer: the servers'
+ * table may be read a moment later. Milliseconds.
+ */
+export const HELD_MIN_MS = 3_000;
+/** A server's containers arrive within this time of its own row in a database that fills, ms. */
+export const REFILL_MS = 15_000;
+/** Nothing is answered longer than this without a row, milliseconds. */
+export const HELD_MAX_MS = 600_000;
+
 /** Rows of the cluster, indexed by name and by address. */
 export class DnsCache {
   readonly #containers = new Map<string, ContainerRow>();
   readonly #idsByLabel = new Map<string, Set<string>>();
   readonly #idsByIp = new Map<string, Set<string>>();
   readonly #tombstoned = new Set<string>();
+  /** Since when each server's row has been there, ms. */
+  readonly #knownSince = new Map<string, number>();
+  /** Containers without a row that are still answered, and since when, ms. */
+  readonly #held = new Map<string, number>();
   #silent: ReadonlySet<string> = NO_ROWS;
   #filled = { servers: false, containers: false };
   readonly #memo = new Map<string, readonly ContainerRow[]>();
 
-  /** All container rows; those missing here are gone. */
-  replaceContainers(rows: Iterable<ContainerRow>): void {
-    this.#containers.clear();
-    this.#idsByLabel.clear();
-    this.#idsByIp.clear();
-    this.#memo.clear();
-    for (const row of rows) this.#add(row);
+  /**
+   * All container rows. Those missing here are held until {@link sweep} is sure that they are gone:
+   * a Corrosion that lost its database shows few rows at first.
+   */
+  replaceContainers(rows: Iterable<ContainerRow>, nowMs: number): void {
+    const missing = new Map(this.#containers);
+    for (const row of rows) {
+      missing.delete(row.id);
+      this.putContainer(row);
+    }
+    for (const id of missing.keys()) if (!this.#held.has(id)) this.#held.set(id, nowMs);
     this.#filled.containers = true;
   }
 
@@ -41,8 +59,26 @@ export class DnsCache {
     this.#add(row);
   }
 
+  /**
+   * Lets held containers go: those whose server's row has been there long enough for its containers'
+   * rows to have come as well, and those that were held too long.
+   *
+   * @returns how many are still held.
+   */
+  sweep(nowMs: number): number {
+    for (const [id, sinceMs] of this.#held) {
+      const heldMs = nowMs - sinceMs;
+      const knownMs = nowMs -
+        (this.#knownSince.get(this.#containers.get(id)?.serverId ?? "") ?? nowMs);
+      const isGone = heldMs >= HELD_MIN_MS && knownMs >= REFILL_MS;
+      if (isGone || heldMs >= HELD_MAX_MS) this.removeContainer(id);
+    }
+    return this.#held.size;
+  }
+
   /** A container is gone. */
   removeContainer(id: string): void {
+    this.#held.delete(id);
     const row = this.#containers.get(id);
     if (!row) return;
     this.#containers.delete(id);
@@ -54,15 +90,22 @@ export class DnsCache {
   }
 
   /** All server rows, tombstones included. */
-  replaceServers(rows: Iterable<ServerRow>): void {
+  replaceServers(rows: Iterable<ServerRow>, nowMs: number): void {
+    const missing = new Set(this.#knownSince.keys());
     this.#tombstoned.clear();
-    for (const row of rows) if (row.removedAtMs !== null) this.#tombstoned.add(row.id);
+    for (const row of rows) {
+      missing.delete(row.id);
+      if (!this.#knownSince.has(row.id)) this.#knownSince.set(row.id, nowMs);
+      if (row.removedAtMs !== null) this.#tombstoned.add(row.id);
+    }
+    for (const id of missing) this.#knownSince.delete(id);
     this.#memo.clear();
     this.#filled.servers = true;
   }
 
   /** A server is new or has changed. Heartbeats change nothing here. */
-  putServer(row: ServerRow): void {
+  putServer(row: ServerRow, nowMs: number): void {
+    if (!this.#knownSince.has(row.id)) this.#knownSince.set(row.id, nowMs);
     const gone = row.removedAtMs !== null;
     if (gone === this.#tombstoned.has(row.id)) return;
     if (gone) this.#tombstoned.add(row.id);
@@ -72,6 +115,7 @@ export class DnsCache {
 
   /** A server's row was deleted: nothing is known against its containers any more. */
   removeServer(id: string): void {
+    this.#knownSince.delete(id);
     if (this.#tombstoned.delete(id)) this.#memo.clear();
   }
 
@@ -89,7 +133,7 @@ export class DnsCache {
     return this.#filled.servers && this.#filled.containers;
   }
 
-  /** Container rows, for the snapshot. */
+  /** Containers that are answered, held ones too, for the snapshot. */
   get containers(): ReadonlyMap<string, ContainerRow> {
     return this.#containers;
   }

@@ -28,8 +28,8 @@ function row(index: number, facts: Partial<ContainerRow> = {}): ContainerRow {
 
 function cacheOf(...rows: ContainerRow[]): DnsCache {
   const cache = new DnsCache();
-  cache.replaceServers([]);
-  cache.replaceContainers(rows);
+  cache.replaceServers([], 0);
+  cache.replaceContainers(rows, 0);
   return cache;
 }
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { ContainerRow, ServerRow } from "@jiji/core/corrosion";
-import { DnsCache } from "../src/dns_cache.ts";
+import { DnsCache, HELD_MAX_MS, HELD_MIN_MS, REFILL_MS } from "../src/dns_cache.ts";
 
 let counter = 0;
 
@@ -40,8 +40,8 @@ function server(id: string, removedAtMs: number | null = null): ServerRow {
 
 function filled(...rows: ContainerRow[]): DnsCache {
   const cache = new DnsCache();
-  cache.replaceServers([]);
-  cache.replaceContainers(rows);
+  cache.replaceServers([], 0);
+  cache.replaceContainers(rows, 0);
   return cache;
 }
 
@@ -53,9 +53,9 @@ function ips(cache: DnsCache, label = "casa-api"): string[] | string {
 Deno.test("DnsCache.lookup(): says nothing before both tables were read", () => {
   const cache = new DnsCache();
   assert.equal(ips(cache), "unfilled");
-  cache.replaceContainers([container()]);
+  cache.replaceContainers([container()], 0);
   assert.equal(ips(cache), "unfilled");
-  cache.replaceServers([]);
+  cache.replaceServers([], 0);
   assert.equal((ips(cache) as string[]).length, 1);
   assert.equal(ips(cache, "casa-nope"), "unknown");
 });
@@ -106,9 +106,9 @@ Deno.test("DnsCache.lookup(): silent servers are left out while another one answ
 
 Deno.test("DnsCache.lookup(): containers of removed servers are left out for good", () => {
   const cache = filled(container({ ip: "10.210.1.1" }));
-  cache.putServer(server("one", 5));
+  cache.putServer(server("one", 5), 0);
   assert.deepEqual(ips(cache), []);
-  cache.putServer(server("one"));
+  cache.putServer(server("one"), 0);
   assert.deepEqual(ips(cache), ["10.210.1.1"]);
 });
 
@@ -160,12 +160,51 @@ Deno.test("DnsCache: ten thousand containers load in a second, one change in a m
       }),
   );
   const cache = new DnsCache();
-  cache.replaceServers([]);
+  cache.replaceServers([], 0);
   const startMs = performance.now();
-  cache.replaceContainers(rows);
+  cache.replaceContainers(rows, 0);
   const loadedMs = performance.now();
   for (const row of rows.slice(0, 100)) cache.putContainer({ ...row, health: "degraded" });
   const changedMs = (performance.now() - loadedMs) / 100;
   assert.ok(loadedMs - startMs < 1_000, `loading took ${loadedMs - startMs} ms`);
   assert.ok(changedMs < 1, `a change took ${changedMs} ms`);
+});
+
+Deno.test("DnsCache.sweep(): a delete that was missed goes soon after all rows were read anew", () => {
+  const kept = container({ ip: "10.210.1.1", serverId: "one", instance: "one" });
+  const gone = container({ ip: "10.210.2.1", serverId: "two", instance: "two" });
+  const cache = new DnsCache();
+  cache.replaceServers([server("one"), server("two")], 0);
+  cache.replaceContainers([kept, gone], 0);
+  cache.replaceContainers([kept], 100_000);
+  assert.equal(cache.sweep(100_000 + HELD_MIN_MS), 0);
+  assert.deepEqual(ips(cache), ["10.210.1.1"]);
+});
+
+Deno.test("DnsCache.sweep(): a lost database empties no answer while it fills again", () => {
+  const rows = [
+    container({ ip: "10.210.1.1", serverId: "one", instance: "one" }),
+    container({ ip: "10.210.2.1", serverId: "two", instance: "two" }),
+  ];
+  const cache = new DnsCache();
+  cache.replaceServers([server("one"), server("two")], 0);
+  cache.replaceContainers(rows, 0);
+  cache.replaceContainers([], 100_000);
+  cache.replaceServers([], 100_500);
+  cache.sweep(140_000);
+  assert.deepEqual(ips(cache), ["10.210.1.1", "10.210.2.1"]);
+  cache.putServer(server("one"), 150_000);
+  cache.putContainer(rows[0]!);
+  cache.putServer(server("two"), 150_000);
+  cache.sweep(150_000 + REFILL_MS - 1);
+  assert.deepEqual(ips(cache), ["10.210.1.1", "10.210.2.1"]);
+  assert.equal(cache.sweep(150_000 + REFILL_MS), 0, "two came back without its container");
+  assert.deepEqual(ips(cache), ["10.210.1.1"]);
+});
+
+Deno.test("DnsCache.sweep(): nothing is answered for ever without a row", () => {
+  const cache = filled(container());
+  cache.replaceContainers([], 0);
+  assert.equal(cache.sweep(HELD_MAX_MS - 1), 1);
+  assert.equal(cache.sweep(HELD_MAX_MS), 0);
 });

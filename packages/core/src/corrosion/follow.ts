@@ -63,15 +63,18 @@ interface Position {
  */
 export async function followTable<T>(options: FollowOptions<T>): Promise<void> {
   const follower = new Follower(options);
+  let reported = "";
   for (let attempt = 1; !options.signal.aborted; attempt++) {
     const { heard, error } = await follower.connectOnce();
     if (options.signal.aborted) return;
     if (heard) attempt = 1;
-    options.logger.warn("subscription ended", {
-      statement: options.statement[0].slice(-40),
-      error: messageOf(error),
-      attempt,
-    });
+    if (heard || messageOf(error) !== reported) {
+      options.logger.warn("subscription ended, trying again", {
+        statement: options.statement[0].replace(/^.* FROM /, ""),
+        error: messageOf(error),
+      });
+    }
+    reported = messageOf(error);
     const pauseMs = backoffMs(RECONNECT, attempt, options.random);
     await options.clock.sleep(pauseMs, { signal: options.signal }).catch(() => undefined);
   }

@@ -106,10 +106,14 @@ export class LivenessDuty {
   }
 
   async #write(): Promise<void> {
-    const { files, clock, logger, facts } = this.#context;
+    const { files, clock, logger, facts, wake } = this.#context;
     const report = this.#table.report(clock.nowMs());
     const silent = report.silent.join();
-    if (silent !== this.#silent) logger.info("silent servers", { silent: report.silent });
+    if (silent !== this.#silent) {
+      logger.info("silent servers", { silent: report.silent });
+      // It may be our own interface, a route or a peer that is gone.
+      wake("topology");
+    }
     this.#silent = silent;
     facts.silent = new Set(report.silent);
     await files.replace(SERVER_PATHS.liveness, JSON.stringify(report), { mode: 0o644 });

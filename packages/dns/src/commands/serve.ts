@@ -13,7 +13,7 @@ import {
   VERSION,
 } from "@jiji/core/runtime";
 import { runSubscriber } from "../corrosion_subscriber.ts";
-import { DnsCache } from "../dns_cache.ts";
+import { DnsCache, REFILL_MS } from "../dns_cache.ts";
 import { DnsServer } from "../dns_server.ts";
 import { Forwarder } from "../forwarder.ts";
 import { watchLiveness } from "../liveness_watch.ts";
@@ -54,7 +54,7 @@ export async function serve(options: ServeOptions): Promise<void> {
   const listen = options.listen.length > 0 ? options.listen : [ownAddress(config)];
   logger.info("starting", { version: VERSION, server: config.server_id });
   const cache = new DnsCache();
-  await loadSnapshot(cache, { folder: options.stateFolder, logger });
+  await loadSnapshot(cache, { folder: options.stateFolder, logger, clock });
   const own = new Set([...listen.map((address) => address.hostname), ownAddress(config).hostname]);
   const forwarder = new Forwarder({
     resolvers: resolverList(options.resolvConf, { own, clock, logger }),
@@ -114,13 +114,15 @@ async function readToken(
 
 async function loadSnapshot(
   cache: DnsCache,
-  o: { readonly folder: string; readonly logger: Logger },
+  o: { readonly folder: string; readonly logger: Logger; readonly clock: Clock },
 ): Promise<void> {
   try {
     const snapshot = await readSnapshot(o.folder);
     if (!snapshot) return;
-    cache.replaceServers(snapshot.servers);
-    cache.replaceContainers(snapshot.containers);
+    const nowMs = o.clock.monotonicMs();
+    // Servers of the snapshot count as known for long: what was deleted meanwhile goes at once.
+    cache.replaceServers(snapshot.servers, nowMs - REFILL_MS);
+    cache.replaceContainers(snapshot.containers, nowMs);
     o.logger.info("snapshot loaded", { containers: snapshot.containers.length });
   } catch (error) {
     o.logger.warn("snapshot not read", { error: messageOf(error) });
