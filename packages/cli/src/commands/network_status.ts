@@ -80,7 +80,7 @@ function show(
     "containers",
     "seen",
   ];
-  renderTable(header, rows).forEach((line) => output.line(`  ${line}`));
+  renderTable(header, rows).forEach((line) => output.line(line));
   if (problems.size === 0) return;
   output.line();
   for (const [name, text] of problems) output.line(`  ${output.symbols.warn} ${name}: ${text}`);

@@ -44,7 +44,7 @@ export async function servicesList(options: CommonOptions, ports: Ports): Promis
     urlsText(row),
   ]);
   renderTable(["service", "server", "version", "state", "address", "reached at"], rows)
-    .forEach((line) => output.line(`  ${line}`));
+    .forEach((line) => output.line(line));
   for (const [name, text] of problems) output.warn(`${name}: ${text}`);
 }
 

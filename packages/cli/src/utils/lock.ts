@@ -1,8 +1,9 @@
 import { hostname, userInfo } from "node:os";
-import { isOk, LockHeldError, randomHex, SERVER_PATHS } from "@jiji/core";
+import { type Clock, isOk, LockHeldError, randomHex, SERVER_PATHS } from "@jiji/core";
 import { LOCK_EXPIRY_SECONDS, LOCK_RENEW_MS, OBSERVE_TIMEOUT_MS } from "../constants.ts";
 import type { RemoteHost } from "../types/remote_host.ts";
 import type { CommandContext } from "./command_helpers.ts";
+import { isGone, ownProcess } from "./process_identity.ts";
 import { commandError, mustRunScript } from "./remote.ts";
 
 /** What a lock says of itself. */
@@ -11,25 +12,44 @@ export interface LockWish {
   readonly reason: string;
 }
 
+/** Who holds a lock, as its file on the server tells. */
+export interface LockHolder {
+  readonly token: string;
+  /** `ana@laptop: deploy`. */
+  readonly owner: string;
+  /** Unix seconds. */
+  readonly sinceSeconds: number;
+  /** See {@link ownProcess}; "" when unknown. */
+  readonly process: string;
+  /** Last sign of life, as the server prints it; only compared. */
+  readonly renewed: string;
+}
+
 /** Exit code of the scripts below when someone else holds the lock. */
 const HELD = 75;
 
 /**
- * `mkdir` is the atomic step. A lock that was not renewed for a while belongs to a dead CLI: it is
- * moved aside, which only one of several waiting CLIs can do. A bare server has no folder for locks
- * yet and needs none. Arguments: folder, token, owner, expiry in seconds.
+ * `mkdir` is the atomic step. A lock that was not renewed for a while, or whose token the caller
+ * knows to be that of a dead process, is moved aside, which only one of several waiting CLIs can
+ * do. A bare server has no folder for locks yet and needs none. Arguments: folder, token, owner,
+ * process, expiry in seconds, dead token.
  */
 const ACQUIRE_SCRIPT = `set -u
-dir=$1 token=$2 owner=$3 expiry=$4
+dir=$1 token=$2 owner=$3 process=$4 expiry=$5 dead=$6
 [ -d "$(dirname "$dir")" ] || exit 0
 for try in 1 2; do
   if mkdir "$dir" 2>/dev/null; then
-    printf '%s\\n%s\\n%s\\n' "$token" "$owner" "$(date +%s)" >"$dir/owner"
+    printf '%s\\n%s\\n%s\\n%s\\n' "$token" "$owner" "$(date +%s)" "$process" >"$dir/owner"
     exit 0
   fi
   now=$(date +%s)
   seen=$(stat -c %Y "$dir/owner" 2>/dev/null || stat -c %Y "$dir" 2>/dev/null || echo "$now")
-  if [ $((now - seen)) -le "$expiry" ]; then cat "$dir/owner" 2>/dev/null; exit ${HELD}; fi
+  holder=$(head -n 1 "$dir/owner" 2>/dev/null)
+  if [ $((now - seen)) -le "$expiry" ] && { [ -z "$dead" ] || [ "$holder" != "$dead" ]; }; then
+    cat "$dir/owner" 2>/dev/null
+    stat -c %y "$dir/owner" 2>/dev/null
+    exit ${HELD}
+  fi
   mv -T "$dir" "$dir.stale.$token" 2>/dev/null && rm -rf "$dir.stale.$token"
 done
 cat "$dir/owner" 2>/dev/null
@@ -44,9 +64,10 @@ if [ "$3" = renew ]; then touch "$1/owner"; else rm -rf "$1"; fi
 
 /**
  * Takes the project's lock on every connected server, renews it while the command runs, and gives
- * it back when disposed, also after Ctrl-C. A killed CLI's lock expires by itself.
+ * it back when disposed, also after Ctrl-C. The lock of a CLI that was killed is waited out, or
+ * taken over at once when it ran on this machine.
  *
- * @throws {LockHeldError} when someone else has it; nothing is held then.
+ * @throws {LockHeldError} when someone else has it and lives; nothing is held then.
  */
 export async function withLock(context: CommandContext, wish: LockWish): Promise<AsyncDisposable> {
   const token = randomHex(16);
@@ -60,7 +81,7 @@ export async function withLock(context: CommandContext, wish: LockWish): Promise
   const hosts = [...context.hosts].sort(([a], [b]) => a < b ? -1 : 1).map(([, host]) => host);
   try {
     for (const host of hosts) {
-      await acquire(host, [folder, token, owner, String(LOCK_EXPIRY_SECONDS)]);
+      await acquire(host, { folder, token, owner }, context);
       held.push(host);
     }
   } catch (error) {
@@ -78,20 +99,81 @@ export async function withLock(context: CommandContext, wish: LockWish): Promise
   };
 }
 
-async function acquire(host: RemoteHost, args: readonly string[]): Promise<void> {
+interface LockFacts {
+  readonly folder: string;
+  readonly token: string;
+  readonly owner: string;
+}
+
+/** A holder that shows no sign of life for the whole expiry is dead; one that does is not. */
+async function acquire(host: RemoteHost, facts: LockFacts, context: CommandContext): Promise<void> {
+  const { clock, signal, output } = context;
+  let first: LockHolder | undefined;
+  let dead = "";
+  const deadlineMs = clock.monotonicMs() + (LOCK_EXPIRY_SECONDS + 5) * 1000;
+  while (true) {
+    const holder = await tryAcquire(host, facts, dead);
+    if (holder === undefined) return;
+    const changed = first !== undefined &&
+      (holder.renewed !== first.renewed || holder.token !== first.token);
+    if (changed || clock.monotonicMs() > deadlineMs) throw heldError(host, holder);
+    if (dead === "" && await isGone(holder.process)) {
+      dead = holder.token;
+      continue;
+    }
+    if (first === undefined) {
+      first = holder;
+      output.note(`${host.name} is locked by ${holder.owner}; waiting for a sign of life`);
+    }
+    await pause(clock, signal);
+  }
+}
+
+async function pause(clock: Clock, signal: AbortSignal): Promise<void> {
+  await clock.sleep(1_000, { signal });
+}
+
+async function tryAcquire(
+  host: RemoteHost,
+  facts: LockFacts,
+  dead: string,
+): Promise<LockHolder | undefined> {
+  const args = [
+    facts.folder,
+    facts.token,
+    facts.owner,
+    await ownProcess(),
+    String(LOCK_EXPIRY_SECONDS),
+    dead,
+  ];
   const result = await host.run(["sh", "-s", "--", ...args], {
     timeoutMs: OBSERVE_TIMEOUT_MS,
     stdin: ACQUIRE_SCRIPT,
   });
-  if (isOk(result)) return;
+  if (isOk(result)) return undefined;
   if (result.exitCode !== HELD) {
     throw commandError(host, ["sh", "-s"], { what: "taking the lock failed", result });
   }
-  const [, holder = "someone", since = ""] = result.stdout.split("\n");
-  const sinceMs = Number(since) * 1000 || 0;
+  return parseHolder(result.stdout);
+}
+
+/** The holder in the script's output; a lock that is just being written has none yet. */
+export function parseHolder(text: string): LockHolder {
+  const [token = "", owner = "", since = "", process = "", renewed = ""] = text.split("\n");
+  return {
+    token,
+    owner: owner || "someone",
+    sinceSeconds: Number(since) || 0,
+    process,
+    renewed,
+  };
+}
+
+function heldError(host: RemoteHost, holder: LockHolder): LockHeldError {
+  const sinceMs = holder.sinceSeconds * 1000;
   const at = sinceMs ? ` since ${new Date(sinceMs).toISOString()}` : "";
-  throw new LockHeldError(`${host.name} is locked by ${holder}${at}`, {
-    holder,
+  return new LockHeldError(`${host.name} is locked by ${holder.owner}${at}`, {
+    holder: holder.owner,
     sinceMs,
     serving: "nothing was changed",
     hint: "wait for it to end and run this again; the lock of a command that was killed ends by " +
