@@ -82,12 +82,17 @@ export class Lab implements AsyncDisposable {
   /** Starts a command as the operator, such as a load that goes on while the test acts. */
   spawn(
     argv: readonly string[],
-    options: { readonly cwd?: string; readonly env?: Readonly<Record<string, string>> } = {},
+    options: {
+      readonly cwd?: string;
+      readonly env?: Readonly<Record<string, string>>;
+      /** Default: nothing to read. */
+      readonly stdin?: "piped" | "null";
+    } = {},
   ): Deno.ChildProcess {
     return new Deno.Command(LAB_PROGRAM, {
       args: ["run", "--", ...argv],
       env: { ...options.env, JIJI_LAB: this.name },
-      stdin: "null",
+      stdin: options.stdin ?? "null",
       stdout: "piped",
       stderr: "piped",
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),

@@ -4,7 +4,8 @@
  * ends, a line arrives on it, or the time is over; then prints one JSON line with every request
  * accounted for. Every request is a new connection, as from a new visitor.
  *
- * Usage: deno run --allow-net tools/load.ts [--concurrency N] [--seconds S] [--expect TEXT] URL…
+ * Usage: deno run --allow-net tools/load.ts [--concurrency N] [--rate PER_SECOND] [--seconds S]
+ *        [--expect TEXT] URL…
  */
 import { parseArgs } from "node:util";
 
@@ -22,6 +23,8 @@ export interface LoadReport {
 interface LoadOptions {
   readonly urls: readonly string[];
   readonly concurrency: number;
+  /** Requests begun a second at most; without it, as many as get answered. */
+  readonly ratePerSecond: number | undefined;
   /** Text that a good answer holds. */
   readonly expect: string | undefined;
   readonly stop: AbortSignal;
@@ -49,12 +52,16 @@ async function askOnce(url: string, expect: string | undefined): Promise<string>
 /** Sends requests until `stop` aborts; those in flight are waited for and counted. */
 export async function load(options: LoadOptions): Promise<LoadReport> {
   const outcomes: Record<string, number> = {};
+  const gapMs = options.ratePerSecond === undefined ? 0 : 1000 / options.ratePerSecond;
   const startedMs = performance.now();
   let sent = 0;
   let slowestMs = 0;
   const worker = async () => {
     while (!options.stop.aborted) {
+      const dueMs = startedMs + sent * gapMs;
       const url = options.urls[sent++ % options.urls.length]!;
+      const earlyMs = dueMs - performance.now();
+      if (gapMs > 0 && earlyMs > 1) await new Promise((resolve) => setTimeout(resolve, earlyMs));
       const atMs = performance.now();
       const outcome = await askOnce(url, options.expect);
       slowestMs = Math.max(slowestMs, performance.now() - atMs);
@@ -77,6 +84,7 @@ if (import.meta.main) {
     allowPositionals: true,
     options: {
       concurrency: { type: "string", default: "8" },
+      rate: { type: "string" },
       seconds: { type: "string", default: "600" },
       expect: { type: "string" },
     },
@@ -87,6 +95,7 @@ if (import.meta.main) {
   const report = await load({
     urls: positionals,
     concurrency: Number(values.concurrency),
+    ratePerSecond: values.rate === undefined ? undefined : Number(values.rate),
     expect: values.expect,
     stop: over.signal,
   });

@@ -1,0 +1,88 @@
+import assert from "node:assert/strict";
+import { eventually } from "./lab.ts";
+import { secondsSince, Shop, tell } from "./shop.ts";
+
+const SERVERS = ["s1", "s2", "s3"] as const;
+
+/** Addresses that a server's jiji-dns gives for a name, sorted. */
+async function addresses(shop: Shop, server: string, name: string): Promise<string[]> {
+  const outcome = await shop.lab.tryOn(server, ["docker", "exec", "shop-web", "nslookup", name]);
+  const answer = outcome.stdout.split("\n\n").slice(1).join("\n");
+  return [...answer.matchAll(/Address: +([0-9.]+)/g)].map((match) => match[1]!).sort();
+}
+
+async function api(shop: Shop, server: string): Promise<boolean> {
+  const inside = "docker exec shop-web wget -q -T 3 -O - http://shop-api.jiji:8080/".split(" ");
+  return (await shop.lab.tryOn(server, inside)).stdout.includes("three mugs");
+}
+
+Deno.test("power loss: others leave a dead server out, and it comes back by itself", async (t) => {
+  await using shop = await Shop.serving({ name: "e2e-power" });
+  const { lab } = shop;
+  const all = await addresses(shop, "s1", "shop-web.jiji");
+  assert.equal(all.length, 3);
+
+  await t.step("within seconds the others' DNS leaves out what was on it", async () => {
+    const gone = all.filter((address) => address.startsWith("10.210.1."));
+    assert.equal(gone.length, 1, all.join(" "));
+    await lab.kill("s2");
+    const atMs = performance.now();
+    for (const server of ["s1", "s3"]) {
+      await eventually(`${server} leaves out ${gone}`, async () => {
+        const now = await addresses(shop, server, "shop-web.jiji");
+        return now.length === 2 && !now.includes(gone[0]!) ? true : undefined;
+      }, { timeoutMs: 10_000 });
+    }
+    tell(`both others left out s2's instance ${secondsSince(atMs)} s after its power loss`);
+    assert.match(await shop.page("s1", "/up"), /ok/);
+    assert.match(await shop.page("s3", "/up"), /ok/);
+  });
+
+  await t.step("status tells it, with the other servers' word", async () => {
+    const outcome = await shop.jiji("network", "status", "--json");
+    assert.equal(outcome.code, 0, outcome.stderr);
+    const { servers } = JSON.parse(outcome.stdout);
+    const found = servers.find((server: { name: string }) => server.name === "s2");
+    assert.equal(found.state, "unreachable");
+  });
+
+  await t.step("after its return, without a command, all is as before", async () => {
+    const atMs = performance.now();
+    await lab.boot("s2");
+    tell(`s2 booted in ${secondsSince(atMs)} s`);
+    await eventually("the api answers s1 over the mesh", async () => {
+      return await api(shop, "s1") ? true : undefined;
+    }, { timeoutMs: 60_000 });
+    tell(`the api on s2 answered a container on s1 ${secondsSince(atMs)} s after power on`);
+    await shop.servesAgain("s2", 60_000);
+    tell(`s2's own services were behind its proxy ${secondsSince(atMs)} s after power on`);
+    for (const server of SERVERS) {
+      await eventually(`${server} knows all three instances`, async () => {
+        const now = await addresses(shop, server, "shop-web.jiji");
+        return now.join() === all.join() ? true : undefined;
+      }, { timeoutMs: 30_000 });
+    }
+    tell(`all three resolvers named all three instances after ${secondsSince(atMs)} s`);
+    await shop.assertServes("1", SERVERS);
+  });
+
+  await t.step("all three at once", async () => {
+    await lab.kill(...SERVERS);
+    const atMs = performance.now();
+    await lab.boot(...SERVERS);
+    tell(`all three booted in ${secondsSince(atMs)} s`);
+    for (const server of SERVERS) await shop.servesAgain(server, 90_000);
+    tell(`everything served again ${secondsSince(atMs)} s after power on`);
+    for (const server of SERVERS) {
+      await eventually(`${server} knows all three instances`, async () => {
+        const now = await addresses(shop, server, "shop-web.jiji");
+        return now.join() === all.join() ? true : undefined;
+      }, { timeoutMs: 30_000 });
+    }
+  });
+
+  await t.step("nothing had to be done, and nothing is to be done", async () => {
+    assert.match(await shop.must("deploy", "--version", "v1"), /Nothing to do/);
+    assert.match(await shop.must("server", "init"), /Nothing to do/);
+  });
+});

@@ -1,0 +1,89 @@
+import assert from "node:assert/strict";
+import { secondsSince, Shop, spoken, tell } from "./shop.ts";
+
+const SERVERS = ["s1", "s2", "s3"] as const;
+const REDEPLOYS = 20;
+
+/** Never answers on its port. */
+const BROKEN = "#!/bin/sh\necho 'cannot open the database'\nexec sleep 600\n";
+/** Answers everywhere but on s3; a container's name server is the bridge address of its server. */
+const BROKEN_ON_S3 = (good: string) =>
+  good.replace(
+    "httpd -f",
+    "case $(hostname) in s3*) echo 'no licence for this server'; exec sleep 600;; esac\nhttpd -f",
+  );
+
+async function ids(shop: Shop): Promise<string[]> {
+  return await Promise.all(
+    SERVERS.map((server) =>
+      shop.lab.on(server, ["docker", "inspect", "--format", "{{.Id}}", "shop-web"])
+    ),
+  );
+}
+
+Deno.test("redeploy: twenty versions under load, and no version that is not healthy", async (t) => {
+  await using shop = await Shop.serving({
+    name: "e2e-redeploy",
+    configure: (text) => `${text}\ndeploy:\n  health_timeout: 5s\n`,
+  });
+
+  await t.step(`${REDEPLOYS} redeploys under load through all three proxies`, async () => {
+    const startedMs = performance.now();
+    await shop.underLoad(`${REDEPLOYS} redeploys`, SERVERS, async () => {
+      for (let version = 2; version < 2 + REDEPLOYS; version++) {
+        await shop.setVersion(String(version));
+        await shop.must("deploy", "--version", `v${version}`);
+      }
+    });
+    tell(`${REDEPLOYS} redeploys on three servers in ${secondsSince(startedMs)} s`);
+    await shop.assertServes(String(1 + REDEPLOYS), SERVERS);
+    for (const server of SERVERS) {
+      const expected = ["kamal-proxy", ...(server === "s2" ? ["shop-api"] : []), "shop-web"];
+      assert.deepEqual(await shop.containers(server), expected);
+    }
+  });
+
+  await t.step("a broken version is refused; the old one serves on", async () => {
+    const before = await ids(shop);
+    await shop.setVersion("broken");
+    const good = await shop.setScript(BROKEN);
+    const outcome = await shop.underLoad("a broken version", SERVERS, async () => {
+      return await shop.jiji("deploy", "--version", "broken");
+    });
+    await shop.setScript(good);
+    assert.equal(outcome.code, 7, spoken(outcome));
+    assert.match(outcome.stderr, /shop-web on s1 did not get healthy in 5 s/);
+    assert.match(outcome.stderr, /cannot open the database/);
+    assert.match(outcome.stderr, /Now serving +web v21 on s1/);
+    assert.deepEqual(await ids(shop), before);
+    await shop.assertServes(String(1 + REDEPLOYS), SERVERS);
+  });
+
+  await t.step("healthy on two servers of three: those two are put back", async () => {
+    const before = await ids(shop);
+    await shop.setVersion("half");
+    const good = await shop.setScript("");
+    await shop.setScript(BROKEN_ON_S3(good));
+    const outcome = await shop.underLoad("healthy on two of three", SERVERS, async () => {
+      return await shop.jiji("deploy", "--version", "half");
+    });
+    await shop.setScript(good);
+    assert.equal(outcome.code, 7, spoken(outcome));
+    assert.match(outcome.stderr, /shop-web on s3 did not get healthy/);
+    assert.match(outcome.stderr, /web v21 on s1 \(put back\) s2 \(put back\) s3/);
+    assert.deepEqual(await ids(shop), before);
+    await shop.assertServes(String(1 + REDEPLOYS), SERVERS);
+    for (const server of SERVERS) {
+      const left = await shop.containers(server);
+      assert.ok(!left.some((name) => name.includes("_old_")), left.join(" "));
+    }
+  });
+
+  await t.step("the mended version goes through", async () => {
+    await shop.setVersion("mended");
+    await shop.underLoad("the mended version", SERVERS, async () => {
+      await shop.must("deploy", "--version", "mended");
+    });
+    await shop.assertServes("mended", SERVERS);
+  });
+});
