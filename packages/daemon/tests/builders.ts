@@ -1,6 +1,7 @@
 /** Ordinary facts for tests; each test changes what it is about. */
 import type { ContainerLabels, PeerSeed, ServerConfig } from "@jiji/core/cluster";
-import type { ServerRow } from "@jiji/core/corrosion";
+import type { CorrosionApi, ServerRow } from "@jiji/core/corrosion";
+import type { Files } from "../src/daemon_context.ts";
 import type { ObservedContainer } from "../src/engine/containers.ts";
 
 /** A well-formed WireGuard key, another for each index. */
@@ -85,5 +86,50 @@ export function container(
       address: "",
       ...labels,
     },
+  };
+}
+
+/** A Corrosion that does not answer. */
+export const NO_API: CorrosionApi = {
+  execute: () => Promise.reject(new Error("corrosion is down")),
+  query: () => Promise.reject(new Error("corrosion is down")),
+};
+
+/** Files in memory. */
+export class FakeFiles implements Files {
+  readonly texts = new Map<string, string>();
+  read(path: string) {
+    return Promise.resolve(this.texts.get(path));
+  }
+  replace(path: string, text: string) {
+    this.texts.set(path, text);
+    return Promise.resolve();
+  }
+}
+
+/** What an engine prints of a container. */
+export function inspected(one: ReturnType<typeof container>, labels: Record<string, string> = {}) {
+  return {
+    Id: one.id,
+    Name: `/${one.name}`,
+    Created: new Date(one.createdAtMs).toISOString(),
+    RestartCount: one.restarts,
+    State: {
+      Running: one.running,
+      ExitCode: one.exitCode,
+      OOMKilled: one.oomKilled,
+      StartedAt: new Date(one.startedAtMs).toISOString(),
+    },
+    Config: {
+      Labels: {
+        "jiji.project": "casa",
+        "jiji.service": "web",
+        "jiji.instance": "s1",
+        "jiji.health":
+          '{"kind":"http","port":3000,"path":"/up","interval_ms":1000,"timeout_ms":500}',
+        ...labels,
+      },
+    },
+    NetworkSettings: { Networks: { jiji: { IPAddress: one.ip } } },
   };
 }

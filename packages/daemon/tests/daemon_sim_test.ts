@@ -106,8 +106,7 @@ for (const seed of [1, 2, 3, 4, 5, 6]) {
       await cluster.run(QUIET_MS, () => checkInvariants(cluster));
       checkConverged(cluster, removed);
     } catch (error) {
-      console.error(`seed ${seed}\n${story.join("\n")}`);
-      throw error;
+      throw new Error(`seed ${seed}:\n${story.join("\n")}`, { cause: error });
     } finally {
       for (const server of cluster.servers) await server.kill();
     }

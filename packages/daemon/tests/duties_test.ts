@@ -1,0 +1,202 @@
+import assert from "node:assert/strict";
+import { PROXY_VOLUME } from "@jiji/core/cluster";
+import { corrosionHttpApi } from "@jiji/core/corrosion";
+import { FakeCorrosion, FakeProcess, RecordingLogger, SimClock } from "@jiji/core/testing";
+import { ClusterView } from "../src/cluster_view.ts";
+import { initialHealth } from "../src/container_health.ts";
+import type { DaemonContext } from "../src/daemon_context.ts";
+import type { CheckNetwork } from "../src/duties/checks.ts";
+import { ContainersDuty, HealthDuty, RegistryDuty } from "../src/duties/containers.ts";
+import { NetworkDuty } from "../src/duties/network.ts";
+import { ProxyDuty } from "../src/duties/proxy.ts";
+import { container, FakeFiles, inspected, NO_API, serverConfig } from "./builders.ts";
+
+function setUp(facts: Partial<DaemonContext> = {}) {
+  const process = new FakeProcess();
+  const files = new FakeFiles();
+  const clock = new SimClock(1_000_000);
+  const logger = new RecordingLogger();
+  const context: DaemonContext = {
+    config: serverConfig(1),
+    clock,
+    process,
+    files,
+    api: NO_API,
+    view: new ClusterView(),
+    logger,
+    facts: {
+      peers: [],
+      containers: undefined,
+      health: new Map(),
+      silent: new Set(),
+      standsDown: false,
+    },
+    wake: () => undefined,
+    ...facts,
+  };
+  return { process, files, clock, logger, context };
+}
+
+const SIGNAL = new AbortController().signal;
+
+function networkProcess(process: FakeProcess): FakeProcess {
+  return process
+    .on("sysctl -n net.ipv4.ip_forward", "1\n")
+    .on("iptables -w 5 -t filter -S", "-P FORWARD ACCEPT\n")
+    .on("iptables -w 5 -t nat -S", "-P POSTROUTING ACCEPT\n")
+    .on("iptables -w 5 -t nat -I", "")
+    .on("iptables -w 5 -t filter -I", "");
+}
+
+Deno.test("NetworkDuty: makes docker's network when it is missing", async () => {
+  const { process, context } = setUp();
+  networkProcess(process)
+    .on(
+      "docker network inspect jiji",
+      () => ({ exitCode: 1, stderr: "Error: No such network: jiji" }),
+    )
+    .on("docker network create", "id\n");
+  await new NetworkDuty(context).run(SIGNAL);
+  assert.equal(process.commands("docker network create").length, 1);
+  assert.equal(process.commands("iptables -w 5 -t nat -I").length, 1);
+});
+
+Deno.test("NetworkDuty: podman's network is a file, and only netavark reads it", async () => {
+  const { process, context, files } = setUp({ config: serverConfig(1, { engine: "podman" }) });
+  networkProcess(process)
+    .on("podman network inspect jiji", () => ({ exitCode: 125, stderr: "network not found" }))
+    .on("podman info", "netavark\n");
+  await new NetworkDuty(context).run(SIGNAL);
+  const file = JSON.parse(files.texts.get("/etc/containers/networks/jiji.json") ?? "");
+  assert.equal(file.network_interface, "jiji-br0");
+  assert.equal(file.subnets[0].gateway, "10.210.1.1");
+  process.on("podman info", "cni\n");
+  await assert.rejects(new NetworkDuty(context).run(SIGNAL), /install netavark/);
+});
+
+Deno.test("NetworkDuty: an engine that is down hides nothing of forwarding and firewall", async () => {
+  const { process, context } = setUp();
+  networkProcess(process)
+    .on("docker network inspect jiji", () => ({
+      exitCode: 1,
+      stderr: "Cannot connect to the Docker daemon",
+    }))
+    .on("sysctl -n net.ipv4.ip_forward", "0\n")
+    .on("sysctl -w net.ipv4.ip_forward=1", "");
+  await assert.rejects(new NetworkDuty(context).run(SIGNAL), /Cannot connect/);
+  assert.equal(process.commands("sysctl -w").length, 1);
+  assert.equal(process.commands("docker network create").length, 0);
+  assert.equal(process.commands("iptables -w 5 -t nat -I").length, 1);
+});
+
+Deno.test("NetworkDuty: a host without iptables is left without rules, said once", async () => {
+  const { process, context, logger } = setUp();
+  networkProcess(process)
+    .on("docker network inspect jiji", () => ({ exitCode: 1, stderr: "No such network" }))
+    .on("docker network create", "")
+    .on("iptables", () => ({ exitCode: 127, stderr: "iptables: not found" }));
+  const duty = new NetworkDuty(context);
+  await duty.run(SIGNAL);
+  await duty.run(SIGNAL);
+  assert.equal(logger.lines.filter((line) => line.message.includes("iptables")).length, 1);
+});
+
+Deno.test("containers: from the engine's words to rows, and out again when they end", async () => {
+  await using fake = new FakeCorrosion();
+  const api = corrosionHttpApi(fake.address);
+  const { process, context, clock } = setUp({ api });
+  context.view.filled.containers = true;
+  const one = container(1);
+  process
+    .on("docker ps -a -q", `${one.id}\n`)
+    .on("docker inspect", JSON.stringify([inspected(one)]));
+  let status = 503;
+  const network: CheckNetwork = {
+    httpStatus: () => Promise.resolve(status),
+    tcpConnect: () => Promise.reject(new Error("unused")),
+  };
+  const duties = {
+    containers: new ContainersDuty(context),
+    health: new HealthDuty(context, network),
+    registry: new RegistryDuty(context),
+  };
+  const health = async () => {
+    await duties.registry.run();
+    const rows = await api.query(["SELECT name, health_status FROM containers", []]);
+    return rows;
+  };
+  await duties.containers.run(SIGNAL);
+  assert.deepEqual(await health(), [["casa-web", "starting"]]);
+  await duties.health.run();
+  await clock.advance(0);
+  assert.deepEqual(await health(), [["casa-web", "starting"]], "503 is not healthy");
+  status = 204;
+  await clock.advance(1_000);
+  await duties.health.run();
+  await clock.advance(0);
+  assert.deepEqual(await health(), [["casa-web", "healthy"]]);
+  process.on("docker inspect", JSON.stringify([inspected({ ...one, running: false })]));
+  await duties.containers.run(SIGNAL);
+  assert.deepEqual(await health(), []);
+});
+
+Deno.test("RegistryDuty: touches nothing before both sides are known, or once removed", async () => {
+  const { context } = setUp();
+  const registry = new RegistryDuty(context);
+  await registry.run();
+  context.facts.containers = [container(1)];
+  await registry.run();
+  context.view.filled.containers = true;
+  context.facts.standsDown = true;
+  await registry.run();
+  context.facts.standsDown = false;
+  await assert.rejects(registry.run(), /corrosion is down/);
+});
+
+const STATE_PATH = "/var/lib/docker/volumes/jiji-kamal-proxy/_data";
+
+function proxySetUp() {
+  const made = setUp();
+  const { process, context } = made;
+  const one = container(1);
+  context.facts.containers = [one];
+  context.facts.health.set(one.id, { ...initialHealth(0), status: "healthy" });
+  process
+    .on(`docker volume inspect --format {{.Mountpoint}} ${PROXY_VOLUME}`, `${STATE_PATH}\n`)
+    .on(
+      "docker inspect --type container kamal-proxy",
+      JSON.stringify([{ ...inspected(one), Name: "kamal-proxy" }]),
+    )
+    .on("docker exec kamal-proxy kamal-proxy deploy", "");
+  return { ...made, duty: new ProxyDuty(context) };
+}
+
+Deno.test("ProxyDuty: a lost route is set again after the dwell time, once", async () => {
+  const { process, clock, files, duty } = proxySetUp();
+  await duty.run(SIGNAL);
+  assert.equal(process.commands("docker exec kamal-proxy").length, 0, "a command may be at work");
+  await clock.advance(2_000);
+  await duty.run(SIGNAL);
+  assert.equal(process.commands("docker exec kamal-proxy").length, 1);
+  files.texts.set(
+    `${STATE_PATH}/kamal-proxy.state`,
+    JSON.stringify([{ name: "casa-web-3000", active_targets: ["10.210.1.2:3000"] }]),
+  );
+  await clock.advance(20_000);
+  await duty.run(SIGNAL);
+  assert.equal(process.commands("docker exec kamal-proxy").length, 1);
+});
+
+Deno.test("ProxyDuty: half a state file, or a proxy that is down, means: later", async () => {
+  const { process, clock, files, duty } = proxySetUp();
+  files.texts.set(`${STATE_PATH}/kamal-proxy.state`, '[{"name":"cas');
+  await duty.run(SIGNAL);
+  await clock.advance(5_000);
+  await duty.run(SIGNAL);
+  files.texts.delete(`${STATE_PATH}/kamal-proxy.state`);
+  process.on("docker inspect --type container kamal-proxy", () => ({ exitCode: 1 }));
+  await duty.run(SIGNAL);
+  await clock.advance(5_000);
+  await duty.run(SIGNAL);
+  assert.equal(process.commands("docker exec kamal-proxy").length, 0);
+});
