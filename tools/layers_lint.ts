@@ -32,8 +32,8 @@ const FENCES: readonly Fence[] = [
   {
     files: /\/packages\/[a-z]+\/src\//,
     refused: /^ssh2$/,
-    except: /\/utils\/(ssh_|known_hosts)/,
-    reason: "ssh2 stays behind RemoteHost in utils/ssh_*, so that another transport can join it",
+    except: /\/utils\/ssh(\/|_pool)/,
+    reason: "ssh2 stays behind RemoteHost in utils/ssh/, so that another transport can join it",
   },
   {
     files: /\/packages\/[a-z]+\/src\//,

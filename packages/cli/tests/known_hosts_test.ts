@@ -11,7 +11,7 @@ import {
   recordedKeyTypes,
   recordHostKey,
   renderKnownHost,
-} from "../src/utils/known_hosts.ts";
+} from "../src/utils/ssh/known_hosts.ts";
 
 /** A key in wire form: its type, then some bytes. */
 function key(type: string, seed: number): Uint8Array {

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { ConnectionError, RemoteCommandError, systemClock } from "@jiji/core/runtime";
-import { login } from "../src/utils/ssh_connect.ts";
-import { openSocket } from "../src/utils/ssh_socket.ts";
-import { SshHost } from "../src/utils/ssh_transport.ts";
+import { login } from "../src/utils/ssh/connect.ts";
+import { openSocket } from "../src/utils/ssh/socket.ts";
+import { SshHost } from "../src/utils/ssh/transport.ts";
 import { contract, freePort, TestSshd } from "./sshd.ts";
 
 const LIMIT = { timeoutMs: 10_000 };

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { generateKeyPairSync } from "node:crypto";
 import { Secret } from "@jiji/core/runtime";
-import { parseJumps, parseSshConfig, withSshConfig } from "../src/utils/ssh_config.ts";
-import { hostKeyAlgorithms } from "../src/utils/ssh_connect.ts";
-import { parsePrivateKey, rewriteScalar } from "../src/utils/ssh_key.ts";
-import { argvSudo, quoteWord, renderCommandLine } from "../src/utils/ssh_quote.ts";
+import { parseJumps, parseSshConfig, withSshConfig } from "../src/utils/ssh/config.ts";
+import { hostKeyAlgorithms } from "../src/utils/ssh/connect.ts";
+import { parsePrivateKey, rewriteScalar } from "../src/utils/ssh/key.ts";
+import { argvSudo, quoteWord, renderCommandLine } from "../src/utils/ssh/quote.ts";
 import type { ServerConnection } from "../src/types/server_connection.ts";
 
 const SERVER: ServerConnection = {

@@ -14,10 +14,10 @@ import {
 } from "@jiji/core/runtime";
 import type { RemoteHost } from "../types/remote_host.ts";
 import type { ServerConnection } from "../types/server_connection.ts";
-import { parseJumps, readSshConfig, withSshConfig } from "./ssh_config.ts";
-import { addressOf, describeServer, login } from "./ssh_connect.ts";
-import { openSocket, withDeadline } from "./ssh_socket.ts";
-import { SshHost } from "./ssh_transport.ts";
+import { parseJumps, readSshConfig, withSshConfig } from "./ssh/config.ts";
+import { addressOf, describeServer, login } from "./ssh/connect.ts";
+import { openSocket, withDeadline } from "./ssh/socket.ts";
+import { SshHost } from "./ssh/transport.ts";
 
 /** How the pool connects. */
 export interface SSHConnectionPoolOptions {

@@ -1,7 +1,7 @@
 import type { Duplex } from "node:stream";
 import { Client, type ConnectConfig, type ServerHostKeyAlgorithm } from "ssh2";
 import { type Clock, ConnectionError } from "@jiji/core/runtime";
-import type { ServerConnection } from "../types/server_connection.ts";
+import type { ServerConnection } from "../../types/server_connection.ts";
 import {
   fingerprint,
   judgeHostKey,
@@ -12,7 +12,7 @@ import {
   recordedKeyTypes,
   recordHostKey,
 } from "./known_hosts.ts";
-import { type AuthPlan, planAuth } from "./ssh_auth.ts";
+import { type AuthPlan, planAuth } from "./auth.ts";
 
 /** A silent connection is asked this often, milliseconds. */
 const KEEPALIVE_INTERVAL_MS = 15_000;

@@ -1,8 +1,8 @@
 import { basename, join } from "node:path";
 import type { AnyAuthMethod } from "ssh2";
 import { ConnectionError } from "@jiji/core/runtime";
-import type { ServerConnection } from "../types/server_connection.ts";
-import { parsePrivateKey } from "./ssh_key.ts";
+import type { ServerConnection } from "../../types/server_connection.ts";
+import { parsePrivateKey } from "./key.ts";
 
 /** Ways to log in, in the order to try, and how errors name them. */
 export interface AuthPlan {

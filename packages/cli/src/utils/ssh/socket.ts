@@ -8,7 +8,7 @@ import {
   type ConnectionPhase,
   systemRandom,
 } from "@jiji/core/runtime";
-import type { ServerConnection } from "../types/server_connection.ts";
+import type { ServerConnection } from "../../types/server_connection.ts";
 
 /** Tries of a connection that was refused or a name that could not be looked up just now. */
 const TRIES_MAX = 3;

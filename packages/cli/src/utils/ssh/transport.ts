@@ -18,9 +18,9 @@ import type {
   RemoteStreamResult,
   UploadContent,
   UploadOptions,
-} from "../types/remote_host.ts";
-import { ReverseForwards } from "./ssh_forward.ts";
-import { argvReceiveFile, argvSudo, renderCommandLine } from "./ssh_quote.ts";
+} from "../../types/remote_host.ts";
+import { ReverseForwards } from "./forward.ts";
+import { argvReceiveFile, argvSudo, renderCommandLine } from "./quote.ts";
 
 /** sshd's MaxSessions default is 10; two stay free for the operator. Source: sshd_config(5). */
 export const SSH_CHANNELS_MAX = 8;

@@ -1,5 +1,5 @@
 import { ConnectionError, type Process } from "@jiji/core/runtime";
-import type { ServerConnection, ServerSsh } from "../types/server_connection.ts";
+import type { ServerConnection, ServerSsh } from "../../types/server_connection.ts";
 
 /** What ssh_config says of a host. */
 export interface SshConfigSettings {
