@@ -127,11 +127,9 @@ Deno.test("CorrosionApi contract: the fake keeps it", async (t) => {
 });
 
 const binary = await findCorrosion();
-if (!binary) {
-  console.warn("skipped: no corrosion binary (set JIJI_CORROSION or run bin/lab prepare)");
-}
+const why = binary ? "" : " (skipped: set JIJI_CORROSION or run bin/lab prepare corrosion)";
 Deno.test({
-  name: "CorrosionApi contract: the real binary keeps it",
+  name: `CorrosionApi contract: the real binary keeps it${why}`,
   ignore: !binary,
   fn: async (t) => {
     await using real = await startCorrosion(binary ?? "");
