@@ -1,7 +1,7 @@
 /** The `jiji` program: command tree and options only; each handler is loaded when it is called. */
 import "./utils/commonjs_globals.ts";
-import { Command } from "@commander-js/extra-typings";
-import { JijiError, systemClock, VERSION } from "@jiji/core/runtime";
+import { Command, CommanderError } from "@commander-js/extra-typings";
+import { JijiError, systemClock, UsageError, VERSION } from "@jiji/core/runtime";
 import { Output, type TextSink } from "./lib/output/output.ts";
 import type { CommonOptions, Ports } from "./utils/command_helpers.ts";
 
@@ -83,9 +83,18 @@ async function execute(
   }
 }
 
+/** A command whose own errors are thrown, so that they get our exit code, with suggestions. */
+function command(name: string) {
+  return new Command(name)
+    .exitOverride()
+    .helpOption("-h, --help", "show help")
+    .showSuggestionAfterError()
+    .showHelpAfterError(`(jiji ${name === "jiji" ? "" : `${name} `}--help shows more)`);
+}
+
 /** A command about the cluster of a configuration, with the options all of them share. */
 function clusterCommand(name: string, description: string) {
-  return new Command(name)
+  return command(name)
     .description(description)
     .option("-c, --config-file <path>", "configuration to use instead of searching upward")
     .option("-e, --environment <name>", "use .jiji/deploy.<name>.yml and .env.<name>")
@@ -95,15 +104,12 @@ function clusterCommand(name: string, description: string) {
     .option("-q, --quiet", "no progress");
 }
 
-const program = new Command("jiji")
+const program = command("jiji")
   .description("Turns Linux servers into one private network of containers, and deploys to it.")
   .version(VERSION, "--version", "print the version of jiji")
-  .helpOption("-h, --help", "show help")
-  .enablePositionalOptions()
-  .showSuggestionAfterError()
-  .showHelpAfterError("(jiji --help shows the commands)");
+  .enablePositionalOptions();
 
-program.command("init")
+const initCommand = command("init")
   .description("write a commented starter configuration, .jiji/deploy.yml")
   .option("-e, --environment <name>", "write .jiji/deploy.<name>.yml")
   .option("-f, --force", "overwrite an existing file")
@@ -115,8 +121,9 @@ program.command("init")
       });
     })
   );
+program.addCommand(initCommand);
 
-program.command("version")
+const versionCommand = command("version")
   .description("print the version of jiji")
   .option("--json", "as JSON")
   .action((options) =>
@@ -126,8 +133,9 @@ program.command("version")
       return Promise.resolve();
     })
   );
+program.addCommand(versionCommand);
 
-const server = new Command("server").description("prepare and manage servers");
+const server = command("server").description("prepare and manage servers");
 server.addCommand(
   clusterCommand("init", "make every server of the configuration a member of the cluster")
     .addHelpText("after", "\nSafe to run again: it changes only what is not as it should be.")
@@ -158,7 +166,7 @@ program.addCommand(
     ),
 );
 
-const network = new Command("network").description("the private network between servers");
+const network = command("network").description("the private network between servers");
 network.addCommand(
   clusterCommand("status", "servers, links between them and what they run")
     .action((options: CommonOptions & OutputFlags) =>
@@ -170,7 +178,7 @@ network.addCommand(
 );
 program.addCommand(network);
 
-const services = new Command("services").description("services of the project");
+const services = command("services").description("services of the project");
 services.addCommand(
   clusterCommand("list", "what runs where")
     .option("-S, --services <names>", "only these services: comma list, * and ?")
@@ -183,6 +191,11 @@ services.addCommand(
 );
 program.addCommand(services);
 
-await program.parseAsync(["jiji", "jiji", ...Deno.args]).catch((error: unknown) => {
-  throw error;
-});
+/** Help and version end well; anything else commander refuses is a usage error. */
+try {
+  const args = Deno.args.length > 0 ? Deno.args : ["--help"];
+  await program.parseAsync(["jiji", "jiji", ...args]);
+} catch (error) {
+  if (!(error instanceof CommanderError)) throw error;
+  Deno.exit(error.exitCode === 0 ? 0 : new UsageError(error.message).exitCode);
+}

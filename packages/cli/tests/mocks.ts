@@ -175,15 +175,37 @@ function chown(state: MockServerState, [owner = "", path = ""]: readonly string[
 /** The scripts that travel over stdin, told apart by what only they contain. */
 function runScript(state: MockServerState, script: string, args: readonly string[]): MockResult {
   if (script.includes("@container")) return ok(observation(state));
-  if (script.includes("kamal-proxy.state")) {
-    return state.proxyVolume ? ok(proxyState(state)) : failed(1, `no such volume: ${PROXY_VOLUME}`);
-  }
+  if (script.includes("kamal-proxy.state")) return switchRoute(state, args);
   if (script.includes("kamal-proxy list")) return ok();
-  if (script.includes('umask 077 && mkdir -p "$1"')) {
-    state.folders.add(args[0] ?? "");
-    return ok();
-  }
+  if (script.includes("<<'END_")) return startWithEnvironment(state, script, args);
   return undefined;
+}
+
+/** The engine's command, then the proxy's listing. */
+function switchRoute(state: MockServerState, args: readonly string[]): MockResult {
+  const [, engine, ...command] = args;
+  if (engine !== state.config.engine) return undefined;
+  const result = runEngine(state, command);
+  if (result === undefined || result.exitCode !== 0) return result;
+  return state.proxyVolume ? ok(proxyState(state)) : failed(1, `no such volume: ${PROXY_VOLUME}`);
+}
+
+/** The environment file lives while the engine's command runs. */
+function startWithEnvironment(
+  state: MockServerState,
+  script: string,
+  args: readonly string[],
+): MockResult {
+  const [file = "", engine, ...command] = args;
+  const body = /<<'(END_[a-f0-9]{32})'\n([\s\S]*)\1\n"\$@"\n$/.exec(script);
+  if (engine !== state.config.engine || body === null) return undefined;
+  const bytes = new TextEncoder().encode(body[2]);
+  state.files.set(file, { bytes, mode: 0o600, owner: "root:root" });
+  try {
+    return runEngine(state, command);
+  } finally {
+    state.files.delete(file);
+  }
 }
 
 function observation(state: MockServerState): string {

@@ -124,7 +124,10 @@ function refuseUnreachable(context: CommandContext, options: DeployOptions): voi
   const { unreachable, output } = context;
   if (unreachable.size === 0) return;
   const names = [...unreachable.keys()].join(", ");
-  const lines = [...unreachable].map(([name, error]) => `  ${name}: ${messageOf(error)}`);
+  const lines = [...unreachable.values()].map((error) => {
+    const hint = error instanceof JijiError && error.hint ? `\n    ${error.hint}` : "";
+    return `  ${messageOf(error)}${hint}`;
+  });
   if (options.skipUnreachable && context.hosts.size > 0) {
     output.warn(`left out, since unreachable: ${names}; the next deploy catches up`);
     return;
@@ -270,9 +273,7 @@ function failure(
   failed: readonly InstanceOutcome[],
   interrupted: boolean,
 ): JijiError {
-  const texts = interrupted
-    ? ["interrupted; what had begun was put back"]
-    : [...new Set(failed.map((outcome) => messageOf(outcome.error)))];
+  const texts = interrupted ? ["interrupted; what had begun was put back"] : foldByHost(failed);
   const options = {
     serving: servingNow(facts.outcomes),
     hint: "mend what is named above and run jiji deploy again",
@@ -283,6 +284,16 @@ function failure(
     return new HealthGateError(message, options);
   }
   return new PartialFailureError(message, options);
+}
+
+/** Equal failures on several servers are told once. */
+function foldByHost(failed: readonly InstanceOutcome[]): string[] {
+  const hosts = new Map<string, string[]>();
+  for (const outcome of failed) {
+    const text = messageOf(outcome.error).replaceAll(` on ${outcome.host}`, " on {hosts}");
+    hosts.set(text, [...(hosts.get(text) ?? []), outcome.host]);
+  }
+  return [...hosts].map(([text, names]) => text.replaceAll("{hosts}", names.join(", ")));
 }
 
 /** Per service: which version serves where, so that nobody has to guess after a failure. */

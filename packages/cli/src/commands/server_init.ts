@@ -94,7 +94,8 @@ function failure(
 ): JijiError {
   const lines = [...failed].map(([name, error]) => {
     const hint = error instanceof JijiError && error.hint ? `\n    ${error.hint}` : "";
-    return `  ${name}: ${messageOf(error)}${hint}`;
+    const text = messageOf(error);
+    return `  ${text.startsWith(name) ? text : `${name}: ${text}`}${hint}`;
   });
   const names = ready.map((outcome) => outcome.name).join(", ");
   const message = `${failed.size} of ${failed.size + ready.length} servers failed\n${

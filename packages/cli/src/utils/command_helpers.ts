@@ -109,6 +109,7 @@ export async function loadConfiguration(
     ...(options.configFile === undefined ? {} : { configFile: options.configFile }),
     ...(options.environment === undefined ? {} : { environment: options.environment }),
   });
+  ports.output.hide(() => configuration.secretsGiven());
   configuration.validate();
   return configuration;
 }

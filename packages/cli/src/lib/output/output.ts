@@ -1,4 +1,4 @@
-import { type Clock, JijiError, messageOf } from "@jiji/core";
+import { type Clock, JijiError, messageOf, redact, type Secret } from "@jiji/core";
 import type { ProgressEvent } from "./events.ts";
 import { type Lanes, reduceLanes, renderLane } from "./lanes.ts";
 import { renderDuration, type Symbols, symbolsFor } from "./symbols.ts";
@@ -33,6 +33,7 @@ export class Output {
   #lanes: Lanes = new Map();
   #drawnLines = 0;
   #timer: ReturnType<typeof setInterval> | undefined;
+  #secrets: () => Iterable<Secret> = () => [];
 
   /** Nothing is written before the first call. */
   constructor(options: OutputOptions) {
@@ -48,16 +49,29 @@ export class Output {
     return this.#options.json;
   }
 
+  /** From now on the values of these secrets are shown as `[secret]`, wherever they turn up. */
+  hide(secrets: () => Iterable<Secret>): void {
+    this.#secrets = secrets;
+  }
+
+  #stdout(text: string): void {
+    this.#options.stdout.write(redact(text, this.#secrets()));
+  }
+
+  #stderr(text: string): void {
+    this.#options.stderr.write(redact(text, this.#secrets()));
+  }
+
   /** A line of the result. */
   line(text = ""): void {
     this.#clear();
-    this.#options.stdout.write(`${text}\n`);
+    this.#stdout(`${text}\n`);
     this.#draw();
   }
 
   /** The result as JSON, stable field names. */
   result(value: unknown): void {
-    this.#options.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
+    this.#stdout(`${JSON.stringify(value, null, 2)}\n`);
   }
 
   /** A line for the person watching, not part of the result. */
@@ -104,7 +118,7 @@ export class Output {
           : {}),
       });
     }
-    const write = (text: string) => this.#options.stderr.write(`${text}\n`);
+    const write = (text: string) => this.#stderr(`${text}\n`);
     const [head = "", ...rest] = messageOf(error).split("\n");
     write(`${this.#paint("31", this.symbols.fail)} ${head}`);
     rest.forEach((line) => write(line));
@@ -117,11 +131,11 @@ export class Output {
   success(text: string): void {
     this.settle();
     if (this.#options.json) return this.#object({ event: "success", message: text });
-    this.#options.stdout.write(`${this.#paint("32", this.symbols.ok)} ${text}\n`);
+    this.#stdout(`${this.#paint("32", this.symbols.ok)} ${text}\n`);
   }
 
   #object(value: unknown): void {
-    this.#options.stderr.write(`${JSON.stringify(value)}\n`);
+    this.#stderr(`${JSON.stringify(value)}\n`);
   }
 
   #plain(event: ProgressEvent): void {
@@ -132,12 +146,12 @@ export class Output {
       : event.kind === "done"
       ? `${this.symbols.ok} ${event.summary}  ${renderDuration(event.durationMs)}`
       : `${event.detail ?? event.title}  ${renderDuration(event.durationMs)}`;
-    this.#options.stderr.write(`${time}  ${event.lane}  ${text}\n`);
+    this.#stderr(`${time}  ${event.lane}  ${text}\n`);
   }
 
   #above(text: string): void {
     this.#clear();
-    this.#options.stderr.write(`${text}\n`);
+    this.#stderr(`${text}\n`);
     this.#draw();
   }
 
@@ -151,7 +165,7 @@ export class Output {
   }
 
   #clear(): void {
-    if (this.#drawnLines > 0) this.#options.stderr.write(`\x1b[${this.#drawnLines}A\x1b[J`);
+    if (this.#drawnLines > 0) this.#stderr(`\x1b[${this.#drawnLines}A\x1b[J`);
     this.#drawnLines = 0;
   }
 
@@ -166,7 +180,7 @@ export class Output {
         nameWidth,
         nowMs: clock.monotonicMs(),
       };
-      stderr.write(`${renderLane(lane, style)}\n`);
+      this.#stderr(`${renderLane(lane, style)}\n`);
       this.#drawnLines++;
     }
   }

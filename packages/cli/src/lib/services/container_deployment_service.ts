@@ -6,13 +6,14 @@ import {
   JijiError,
   parseProbeReport,
   type ProbeReport,
+  randomHex,
   SERVER_PATHS,
   type ServerConfig,
 } from "@jiji/core";
 import { ENGINE_TIMEOUT_MS, PULL_TIMEOUT_MS, UPLOAD_TIMEOUT_MS } from "../../constants.ts";
 import type { DeployStep, ShippedFile } from "../../types/deployment.ts";
 import type { RemoteHost } from "../../types/remote_host.ts";
-import { commandError, mustRun, mustRunScript } from "../../utils/remote.ts";
+import { commandError, mustRun } from "../../utils/remote.ts";
 import {
   argvPull,
   argvRemove,
@@ -127,34 +128,22 @@ export class ContainerDeploymentService {
     }
   }
 
-  /** The environment travels as a 0600 file on tmpfs that is gone once the engine has read it. */
+  /**
+   * One round trip: the environment goes over stdin into a 0600 file on tmpfs that is gone once the
+   * engine has read it.
+   */
   async #start(step: DeployStep & { kind: "startContainer" }): Promise<void> {
     const { host, environment, signal } = this.#place;
-    const folder = step.envFile.slice(0, step.envFile.lastIndexOf("/"));
-    await mustRunScript(host, 'umask 077 && mkdir -p "$1"', {
-      args: [folder],
-      what: "making a folder failed",
-      timeoutMs: ENGINE_TIMEOUT_MS,
+    const result = await host.run(["sh", "-s", "--", step.envFile, ...step.argv], {
+      timeoutMs: ENGINE_TIMEOUT_MS * 2,
+      stdin: renderStartScript(environment),
       signal,
     });
-    const text = [...environment].map(([name, value]) => `${name}=${value}\n`).join("");
-    await host.upload(new TextEncoder().encode(text), step.envFile, {
-      mode: 0o600,
-      timeoutMs: UPLOAD_TIMEOUT_MS,
+    if (isOk(result)) return;
+    throw commandError(host, [this.#engine, "run", step.name], {
+      what: `starting ${step.name} failed`,
+      result,
     });
-    try {
-      const result = await host.run(step.argv, { timeoutMs: ENGINE_TIMEOUT_MS * 2, signal });
-      if (!isOk(result)) {
-        throw commandError(host, [this.#engine, "run", step.name], {
-          what: `starting ${step.name} failed`,
-          result,
-        });
-      }
-    } finally {
-      await host.run(["rm", "-f", step.envFile], { timeoutMs: ENGINE_TIMEOUT_MS }).catch(() =>
-        undefined
-      );
-    }
   }
 
   async #stop(step: DeployStep & { kind: "stopContainer" }): Promise<void> {
@@ -187,6 +176,25 @@ export class ContainerDeploymentService {
     if (isOk(result)) return;
     throw gateError(host, { name, timeoutMs, result });
   }
+}
+
+/**
+ * Script that starts a container: `$1` is the path of the environment file, the rest the engine's
+ * command. Values stand in a quoted here-document, which the shell takes as they are; none has a
+ * line break (refused before), so none can end it.
+ */
+export function renderStartScript(environment: ReadonlyMap<string, string>): string {
+  const end = `END_${randomHex(16)}`;
+  const lines = [...environment].map(([name, value]) => `${name}=${value}\n`).join("");
+  return `set -eu
+umask 077
+file=$1; shift
+mkdir -p "$(dirname "$file")"
+trap 'rm -f "$file"' EXIT
+cat >"$file" <<'${end}'
+${lines}${end}
+"$@"
+`;
 }
 
 /** The engines' words for a container that is not there: what we wanted. */

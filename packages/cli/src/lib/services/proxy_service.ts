@@ -17,11 +17,16 @@ import {
   argvRemoveRoute,
   argvRunProxy,
   parseProxyState,
-  type ProxyState,
 } from "../engine/proxy_commands.ts";
 
 /** kamal-proxy answers its own CLI within this after its container started, milliseconds. */
 const PROXY_START_MS = 15_000;
+
+/** Prints the proxy's state file: the only listing made for machines. Needs `$engine`. */
+const READ_STATE_SCRIPT =
+  `volume=$("$engine" volume inspect --format '{{.Mountpoint}}' ${PROXY_VOLUME}) &&
+cat "$volume/kamal-proxy.state"
+`;
 
 /** kamal-proxy on one server: installs it, points routes, and never believes but its own listing. */
 export class ProxyService {
@@ -102,11 +107,16 @@ export class ProxyService {
     const deployTimeoutMs = 30_000;
     const argv = argvDeployRoute(this.#engine, step.route, { ...step, deployTimeoutMs });
     const timeoutMs = deployTimeoutMs + step.drainTimeoutMs + ENGINE_TIMEOUT_MS;
-    const result = await this.#host.run(argv, { timeoutMs, signal: this.#signal });
+    // Switch and listing in one round trip.
+    const result = await this.#host.run(["sh", "-s", "--", this.#engine, ...argv], {
+      timeoutMs,
+      stdin: `engine=$1; shift\n"$@" >&2 || exit\n${READ_STATE_SCRIPT}`,
+      signal: this.#signal,
+    });
     if (!isOk(result)) {
       throw commandError(this.#host, argv, { what: `switching ${step.route.name} failed`, result });
     }
-    const listed = (await this.readState())?.get(step.route.name) ?? [];
+    const listed = parseProxyState(result.stdout)?.get(step.route.name) ?? [];
     const same = listed.length === step.targets.length &&
       step.targets.every((target) => listed.includes(target));
     if (same) return;
@@ -123,18 +133,5 @@ export class ProxyService {
     const result = await this.#host.run(argv, options);
     if (isOk(result) || /service not found/.test(result.stderr)) return;
     throw commandError(this.#host, argv, { what: `removing the route ${name} failed`, result });
-  }
-
-  /** The proxy's routes, or undefined while its state file is half written. */
-  async readState(): Promise<ProxyState | undefined> {
-    const script = `volume=$("$1" volume inspect --format '{{.Mountpoint}}' ${PROXY_VOLUME}) &&
-  cat "$volume/kamal-proxy.state"`;
-    const text = await mustRunScript(this.#host, script, {
-      args: [this.#engine],
-      what: "reading the proxy's routes failed",
-      timeoutMs: ENGINE_TIMEOUT_MS,
-      signal: this.#signal,
-    });
-    return parseProxyState(text);
   }
 }
