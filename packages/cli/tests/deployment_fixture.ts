@@ -90,6 +90,7 @@ export async function deployOnce(cluster: MockCluster, run: DeployRun): Promise<
   const events: ProgressEvent[] = [];
   const outcomes = await new DeploymentOrchestrator({
     hosts,
+    witnesses: [],
     observed,
     environments,
     onFailure: run.onFailure ?? "rollback",

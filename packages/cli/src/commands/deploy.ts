@@ -52,7 +52,10 @@ export interface DeployOptions extends CommonOptions {
  */
 export async function deploy(options: DeployOptions, ports: Ports): Promise<void> {
   const startedMs = ports.clock.monotonicMs();
-  await using context = await setupCommandContext(options, ports, { scope: "services" });
+  await using context = await setupCommandContext(options, ports, {
+    scope: "services",
+    witnesses: true,
+  });
   const { configuration, output, signal, clock } = context;
   refuseUnreachable(context, options);
   // Missing secrets stop everything before anything is built.
@@ -61,7 +64,9 @@ export async function deploy(options: DeployOptions, ports: Ports): Promise<void
   const version = chooseVersion(options.version, git, clock.nowMs());
   output.note(headline(context, version));
   output.note("");
-  await using _lock = options.plan ? noLock() : await withLock(context, { reason: "deploy" });
+  await using _lock = options.plan
+    ? noLock()
+    : await withLock(context, { reason: "deploy", scope: "project" });
   await using shipping = new ImageShipping({
     configuration,
     process: systemProcess,
@@ -98,6 +103,7 @@ export async function deploy(options: DeployOptions, ports: Ports): Promise<void
   await shipping.connect(hostsToChange(context, plan));
   const outcomes = await new DeploymentOrchestrator({
     hosts: context.hosts,
+    witnesses: context.witnesses,
     observed,
     environments,
     onFailure: configuration.deploy.onFailure,

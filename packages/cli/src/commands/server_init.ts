@@ -2,6 +2,7 @@ import { JijiError, messageOf, PartialFailureError } from "@jiji/core";
 import { type Artifact, locateArtifacts } from "../lib/network/artifacts.ts";
 import { type BootstrapOutcome, bootstrapServers } from "../lib/network/server_bootstrap.ts";
 import { renderDuration } from "../lib/output/symbols.ts";
+import { writeAudit } from "../utils/audit.ts";
 import {
   type CommandContext,
   type CommonOptions,
@@ -25,7 +26,7 @@ export async function serverInit(options: CommonOptions, ports: Ports): Promise<
   output.note(headline(context, builder.engine, `mesh ${network.clusterCidrText}`));
   output.note("");
   const artifacts = await findArtifacts(context);
-  await using _lock = await withLock(context, { reason: "server init" });
+  await using _lock = await withLock(context, { reason: "server init", scope: "cluster" });
   const outcomes = await bootstrapServers(
     [...context.hosts].map(([name, host]) => ({
       name,
@@ -47,6 +48,7 @@ export async function serverInit(options: CommonOptions, ports: Ports): Promise<
     },
   );
   output.settle();
+  await audit(context, outcomes);
   report(context, outcomes, context.clock.monotonicMs() - startedMs);
 }
 
@@ -54,6 +56,21 @@ async function findArtifacts(context: CommandContext): Promise<Artifact[]> {
   const executable = Deno.env.get("JIJI_EXECUTABLE") ?? Deno.execPath();
   const corrosion = Deno.env.get("JIJI_CORROSION") || context.configuration.network.corrosion;
   return await locateArtifacts({ executable, corrosion });
+}
+
+/** One line on each server that was changed; a server that could not be set up has no log yet. */
+async function audit(
+  context: CommandContext,
+  outcomes: readonly BootstrapOutcome[],
+): Promise<void> {
+  const changed = outcomes.filter((outcome) => outcome.steps.length > 0);
+  await Promise.allSettled(changed.map((outcome) =>
+    writeAudit(context.hosts.get(outcome.name)!, {
+      action: "server init",
+      status: outcome.error === undefined ? "success" : "failed",
+      message: `${outcome.steps.length} steps`,
+    }, { project: context.configuration.project, nowMs: context.clock.nowMs() })
+  ));
 }
 
 function report(

@@ -30,6 +30,8 @@ export interface Ports {
 export interface ContextOptions {
   /** Which servers it concerns: those of the chosen services, or every one. */
   readonly scope: "services" | "servers";
+  /** Also connect to every other server, as far as it can be reached: they are {@link CommandContext.witnesses}. */
+  readonly witnesses?: boolean;
 }
 
 /** Configuration, chosen servers and services, and connections; disposed whatever happens. */
@@ -39,6 +41,8 @@ export interface CommandContext extends AsyncDisposable, Ports {
   readonly servers: readonly ServerConfiguration[];
   /** Open connections by server name. */
   readonly hosts: ReadonlyMap<string, RemoteHost>;
+  /** Reachable servers that the command does not change but whose view matters. */
+  readonly witnesses: readonly RemoteHost[];
   /** Servers that could not be reached, with the reason. */
   readonly unreachable: ReadonlyMap<string, unknown>;
 }
@@ -58,12 +62,20 @@ export async function setupCommandContext(
   const configuration = await loadConfiguration(options, ports);
   const services = chooseServices(configuration, options);
   const servers = chooseServers(configuration, services, { ...options, scope: wish.scope });
-  const pool = new SSHConnectionPool(servers, {
+  const pool = new SSHConnectionPool(configuration.servers.values(), {
     maxConcurrentStarts: configuration.ssh.maxConcurrentStarts,
     clock: ports.clock,
     onNotice: (text) => ports.output.note(text),
   });
-  const outcomes = await pool.executeConcurrent(servers, (server) => pool.connect(server.name));
+  const chosen = new Set(servers.map((server) => server.name));
+  const others = wish.witnesses
+    ? [...configuration.servers.values()].filter((server) => !chosen.has(server.name))
+    : [];
+  const connect = (server: ServerConfiguration) => pool.connect(server.name);
+  const [outcomes, witnessed] = await Promise.all([
+    pool.executeConcurrent(servers, connect),
+    pool.executeConcurrent(others, connect),
+  ]);
   const hosts = new Map<string, RemoteHost>();
   const unreachable = new Map<string, unknown>();
   for (const outcome of outcomes) {
@@ -83,6 +95,7 @@ export async function setupCommandContext(
     services,
     servers,
     hosts,
+    witnesses: witnessed.flatMap((outcome) => outcome.ok ? [outcome.value] : []),
     unreachable,
     [Symbol.asyncDispose]: async () => {
       await pool.executeBestEffort(

@@ -10,7 +10,12 @@ import { commandError, mustRunScript } from "./remote.ts";
 export interface LockWish {
   /** What the holder does: `deploy`, `server init`. */
   readonly reason: string;
+  /** What it covers: this project on these servers, or the cluster itself. */
+  readonly scope: "project" | "cluster";
 }
+
+/** Folder of the cluster's lock; no project's name begins with an underscore. */
+const CLUSTER_LOCK = "_cluster";
 
 /** Who holds a lock, as its file on the server tells. */
 export interface LockHolder {
@@ -63,7 +68,7 @@ if [ "$3" = renew ]; then touch "$1/owner"; else rm -rf "$1"; fi
 `;
 
 /**
- * Takes the project's lock on every connected server, renews it while the command runs, and gives
+ * Takes a lock on every connected server, renews it while the command runs, and gives
  * it back when disposed, also after Ctrl-C. The lock of a CLI that was killed is waited out, or
  * taken over at once when it ran on this machine.
  *
@@ -71,7 +76,8 @@ if [ "$3" = renew ]; then touch "$1/owner"; else rm -rf "$1"; fi
  */
 export async function withLock(context: CommandContext, wish: LockWish): Promise<AsyncDisposable> {
   const token = randomHex(16);
-  const folder = `${SERVER_PATHS.locks}/${context.configuration.project}`;
+  const name = wish.scope === "cluster" ? CLUSTER_LOCK : context.configuration.project;
+  const folder = `${SERVER_PATHS.locks}/${name}`;
   const owner = `${userInfo().username}@${hostname()}: ${wish.reason}`;
   const held: RemoteHost[] = [];
   const release = async () => {

@@ -20,6 +20,8 @@ export const ENV_FOLDER: string = `${SERVER_PATHS.run}/env`;
 /** What carrying out a plan needs. */
 export interface OrchestratorOptions {
   readonly hosts: ReadonlyMap<string, RemoteHost>;
+  /** Reachable servers without part in this deploy: their containers call its services too. */
+  readonly witnesses: readonly RemoteHost[];
   readonly observed: ReadonlyMap<string, ObservedHost>;
   /** Environment of each service by name. */
   readonly environments: ReadonlyMap<string, ReadonlyMap<string, string>>;
@@ -190,10 +192,14 @@ export class DeploymentOrchestrator {
   }
 
   async #barrier(runs: readonly Run[], service: DesiredService): Promise<void> {
-    const { clock, emit, hosts } = this.#options;
+    const { clock, emit, hosts, witnesses } = this.#options;
     const expectations = runs.flatMap((run) => run.plan.expect);
     const signal = AbortSignal.timeout(UNDO_TIMEOUT_MS);
-    const stragglers = await awaitConvergence(hosts.values(), expectations, signal);
+    const stragglers = await awaitConvergence(
+      [...hosts.values(), ...witnesses],
+      expectations,
+      signal,
+    );
     for (const { host, reason } of stragglers) {
       emit({
         kind: "notice",
