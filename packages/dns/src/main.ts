@@ -1,8 +1,13 @@
 /** jiji-dns: command tree and options only; each command is loaded when it runs. */
 import { Command, InvalidArgumentError } from "@commander-js/extra-typings";
-import { CORROSION_API_PORT, parseServerConfig, SERVER_PATHS } from "@jiji/core/cluster";
+import {
+  CORROSION_API_PORT,
+  parseServerConfig,
+  SERVER_PATHS,
+  type ServerConfig,
+} from "@jiji/core/cluster";
 import { normalizeIp, parseEndpoint } from "@jiji/core/net";
-import { JijiError, messageOf, systemClock, VERSION } from "@jiji/core/runtime";
+import { JijiError, messageOf, systemClock, UsageError, VERSION } from "@jiji/core/runtime";
 import type { ServerAddress } from "./upstream.ts";
 
 const EXIT_NOT_CONVERGED = 3;
@@ -20,8 +25,14 @@ function parseMs(text: string): number {
   return Number(text);
 }
 
-async function readConfig(path: string) {
-  return parseServerConfig(await Deno.readTextFile(path));
+async function readConfig(path: string): Promise<ServerConfig> {
+  try {
+    return parseServerConfig(await Deno.readTextFile(path));
+  } catch (error) {
+    throw new JijiError(`${path}: ${messageOf(error)}`, {
+      hint: "this file is written by: jiji server init",
+    });
+  }
 }
 
 /** The address to ask: the one given, else this server's own. */
@@ -108,7 +119,7 @@ program.command("query")
     const { parseType } = await import("./dns_message.ts");
     const { renderAnswer, reportAnswer } = await import("./commands/query.ts");
     const type = parseType(typeName);
-    if (type === undefined) throw new InvalidArgumentError(`unknown record type ${typeName}`);
+    if (type === undefined) throw new UsageError(`unknown record type "${typeName}"`);
     const server = await askedAddress(options.at, options.config);
     const asked = await ask(server, { name, type }, { timeoutMs: 3_000 });
     const report = reportAnswer(asked);

@@ -1,0 +1,64 @@
+import assert from "node:assert/strict";
+import { systemClock, waitFor } from "@jiji/core/runtime";
+import { watchLiveness } from "../src/liveness_watch.ts";
+
+function report(silent: readonly string[]): string {
+  return JSON.stringify({ format: 1, written_at_ms: Date.now(), silent, rtt_ms: {} });
+}
+
+/** Follows a report in a folder of its own. */
+async function followed(
+  use: (path: string, silent: () => readonly string[]) => Promise<void>,
+): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  const path = `${folder}/liveness.json`;
+  const stop = new AbortController();
+  let seen: ReadonlySet<string> = new Set(["nothing read yet"]);
+  const done = watchLiveness({
+    path,
+    clock: systemClock,
+    signal: stop.signal,
+    onSilent: (silent) => {
+      seen = silent;
+    },
+  });
+  try {
+    await use(path, () => [...seen]);
+  } finally {
+    stop.abort();
+    await done;
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+async function until(silent: () => readonly string[], wanted: readonly string[]): Promise<void> {
+  const found = await waitFor(
+    () => silent().join() === wanted.join() ? true : undefined,
+    { clock: systemClock, timeoutMs: 5_000, everyMs: 5 },
+  );
+  assert.ok(found, `still ${silent().join() || "nobody"}, not ${wanted.join() || "nobody"}`);
+}
+
+Deno.test("watchLiveness(): follows a report that is replaced, as the daemon does", async () => {
+  await followed(async (path, silent) => {
+    await until(silent, []);
+    for (const names of [["s2"], ["s2", "s3"], []]) {
+      await Deno.writeTextFile(`${path}.new`, report(names));
+      await Deno.rename(`${path}.new`, path);
+      await until(silent, names);
+    }
+  });
+});
+
+Deno.test("watchLiveness(): garbage or a lost report silences nobody", async () => {
+  await followed(async (path, silent) => {
+    await Deno.writeTextFile(path, report(["s2"]));
+    await until(silent, ["s2"]);
+    await Deno.writeTextFile(path, '{"format":1,"silent":["s2"');
+    await until(silent, []);
+    await Deno.writeTextFile(path, report(["s2"]));
+    await until(silent, ["s2"]);
+    await Deno.remove(path);
+    await until(silent, []);
+  });
+});
