@@ -41,8 +41,10 @@ export interface DesiredService {
   readonly drainTimeoutMs: number;
   readonly retain: number;
   readonly files: readonly ShippedFile[];
-  /** Whether its image comes through our own registry and must be pulled by that name. */
+  /** Whether the image is ours, so that old ones are pruned. */
   readonly built: boolean;
+  /** `always` asks the registry for a tag that may have moved; `missing` takes what is there. */
+  readonly pull: "always" | "missing";
 }
 
 /** Hashes that tell why a container must be replaced, never with what. */

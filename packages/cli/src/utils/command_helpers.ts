@@ -1,4 +1,4 @@
-import { type Clock, ConnectionError, silentLogger } from "@jiji/core";
+import { type Clock, ConnectionError, JijiError, messageOf, silentLogger } from "@jiji/core";
 import type { Configuration } from "../lib/configuration/configuration.ts";
 import type { ServerConfiguration } from "../lib/configuration/servers.ts";
 import type { ServiceConfiguration } from "../lib/configuration/service.ts";
@@ -105,6 +105,35 @@ export async function setupCommandContext(
       );
     },
   };
+}
+
+/**
+ * Stops a changing command while a server can't be reached, unless it may be left out.
+ *
+ * @throws {ConnectionError} naming each server with the reason; nothing was changed.
+ */
+export function requireAllReachable(
+  context: CommandContext,
+  options: { readonly skip: boolean } = { skip: false },
+): void {
+  const { unreachable, output } = context;
+  if (unreachable.size === 0) return;
+  const names = [...unreachable.keys()].join(", ");
+  if (options.skip && context.hosts.size > 0) {
+    output.warn(`left out, since unreachable: ${names}; the next deploy catches up`);
+    return;
+  }
+  const lines = [...unreachable.values()].map((error) => {
+    const hint = error instanceof JijiError && error.hint ? `\n    ${error.hint}` : "";
+    return `  ${messageOf(error)}${hint}`;
+  });
+  const [first] = unreachable.values();
+  throw new ConnectionError(`${names} can't be reached\n${lines.join("\n")}`, {
+    host: names,
+    phase: first instanceof ConnectionError ? first.phase : "tcp",
+    serving: "nothing was changed anywhere",
+    hint: `deploy without ${unreachable.size > 1 ? "them" : "it"}: jiji deploy --skip-unreachable`,
+  });
 }
 
 /**

@@ -19,9 +19,8 @@ import { parseProxyState } from "../engine/proxy_commands.ts";
  */
 const OBSERVE_SCRIPT = `set -u
 engine=$1 format=$2
-if [ -f ${SERVER_PATHS.serverConfig} ]; then
-  printf '@config %s\\n' "$(base64 -w0 <${SERVER_PATHS.serverConfig})"
-fi
+[ -f ${SERVER_PATHS.serverConfig} ] || exit 0
+printf '@config %s\\n' "$(base64 -w0 <${SERVER_PATHS.serverConfig})"
 ids=$("$engine" ps --all --no-trunc --quiet) || exit 69
 if [ -n "$ids" ]; then
   "$engine" inspect --type container --format "$format" $ids 2>/dev/null | sed 's/^/@container /'

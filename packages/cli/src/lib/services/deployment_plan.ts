@@ -205,7 +205,7 @@ function replacement(replacing: Replacing): InstancePlan {
 
 function imageSteps(service: DesiredService): DeployStep[] {
   const steps: DeployStep[] = [
-    { kind: "pullImage", image: service.spec.image, always: service.built },
+    { kind: "pullImage", image: service.spec.image, always: service.pull === "always" },
   ];
   if (service.files.length > 0) steps.push({ kind: "shipFiles", files: service.files });
   return steps;

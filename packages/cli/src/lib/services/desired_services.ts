@@ -80,6 +80,7 @@ export async function desiredService(
     retain: service.retain,
     files,
     built: service.build !== undefined,
+    pull: service.build === undefined ? "missing" : "always",
   };
 }
 

@@ -1,0 +1,143 @@
+import { JijiError } from "@jiji/core";
+import { observeAll, runDeployment } from "../lib/services/deployment_run.ts";
+import {
+  chooseRelease,
+  readReleases,
+  type ReleaseRecord,
+} from "../lib/services/release_records.ts";
+import { serviceContainers } from "../lib/services/service_targets.ts";
+import { renderTable } from "../lib/output/table.ts";
+import {
+  type CommandContext,
+  type CommonOptions,
+  headline,
+  type Ports,
+  requireAllReachable,
+  setupCommandContext,
+} from "../utils/command_helpers.ts";
+import { withLock } from "../utils/lock.ts";
+
+/** Options of `jiji services rollback` and `restart`. */
+export interface ReleaseOptions extends CommonOptions {
+  readonly to?: string | undefined;
+  /** Only show what is kept. */
+  readonly list?: boolean | undefined;
+  readonly plan?: boolean | undefined;
+}
+
+/**
+ * `jiji services rollback`: back to the last release that is not the one running, or to a named one,
+ * with the configuration and environment it had, without dropping a request.
+ *
+ * @throws {JijiError} listing what is possible when there is nothing to go back to.
+ */
+export async function servicesRollback(options: ReleaseOptions, ports: Ports): Promise<void> {
+  const startedMs = ports.clock.monotonicMs();
+  await using context = await setupCommandContext(options, ports, SCOPE);
+  requireAllReachable(context);
+  const releases = await allReleases(context);
+  if (options.list) return listReleases(context, releases);
+  await using _lock = await withLock(context, { reason: "rollback", scope: "project" });
+  await runReleases(context, options, { action: "rollback", startedMs, releases });
+}
+
+/**
+ * `jiji services restart`: replaces the running containers by new ones of the same release, on the
+ * path of a deploy.
+ *
+ * @throws {JijiError} when no release is kept of a running service.
+ */
+export async function servicesRestart(options: ReleaseOptions, ports: Ports): Promise<void> {
+  const startedMs = ports.clock.monotonicMs();
+  await using context = await setupCommandContext(options, ports, SCOPE);
+  requireAllReachable(context);
+  const releases = await allReleases(context);
+  await using _lock = await withLock(context, { reason: "restart", scope: "project" });
+  await runReleases(context, options, { action: "restart", startedMs, releases });
+}
+
+const SCOPE = { scope: "services", witnesses: true } as const;
+
+type Releases = ReadonlyMap<string, readonly ReleaseRecord[]>;
+
+/** Releases of each chosen service, newest first, from all its connected servers. */
+async function allReleases(context: CommandContext): Promise<Releases> {
+  const { project } = context.configuration;
+  return new Map(
+    await Promise.all(context.services.map(async ({ name, hosts }) => {
+      const lists = await Promise.all(
+        hosts.flatMap((host) => context.hosts.get(host) ?? [])
+          .map((host) => readReleases(host, { project, service: name })),
+      );
+      const newest = lists.flat().sort((a, b) => b.atMs - a.atMs);
+      return [name, newest] as const;
+    })),
+  );
+}
+
+function listReleases(context: CommandContext, releases: Releases): void {
+  const rows = [...releases].flatMap(([service, records]) => {
+    const seen = new Set<number>();
+    return records.filter(({ atMs }) => !seen.has(atMs) && seen.add(atMs)).map((record) => ({
+      service,
+      version: record.service.version,
+      at: new Date(record.atMs).toISOString(),
+    }));
+  });
+  const { output } = context;
+  if (output.json) return output.result({ releases: rows });
+  const cells = rows.map((row) => [row.service, row.version, row.at]);
+  renderTable(["service", "version", "deployed"], cells).forEach((line) => output.line(line));
+}
+
+interface ReleaseRun {
+  readonly action: "rollback" | "restart";
+  readonly startedMs: number;
+  readonly releases: Releases;
+}
+
+async function runReleases(
+  context: CommandContext,
+  options: ReleaseOptions,
+  run: ReleaseRun,
+): Promise<void> {
+  const observed = await observeAll(context);
+  const running = new Map(
+    serviceContainers(context, observed).map(({ service, container }) => [service, container]),
+  );
+  const chosen = context.services.map(({ name }) => {
+    const current = running.get(name)?.labels?.version;
+    const releases = run.releases.get(name) ?? [];
+    const to = run.action === "restart" ? current : options.to;
+    if (run.action === "restart" && current === undefined) {
+      throw new JijiError(`${name} does not run, so it can't be restarted`, {
+        hint: "start it with: jiji deploy",
+      });
+    }
+    return chooseRelease(releases, { service: name, running: current, to });
+  });
+  const versions = [...new Set(chosen.map((record) => record.service.version))].join(", ");
+  context.output.note(headline(context, versions));
+  context.output.note("");
+  const reachable = (hosts: readonly string[]) => hosts.filter((host) => context.hosts.has(host));
+  await runDeployment(context, {
+    action: run.action,
+    version: versions,
+    // The image is on the servers still: what a release retains is not pruned.
+    desired: chosen.map(({ service }) => ({
+      ...service,
+      hosts: reachable(service.hosts),
+      pull: "missing",
+    })),
+    observed,
+    environments: new Map(
+      chosen.map(({ service, environment }) => [
+        service.service,
+        new Map(Object.entries(environment)),
+      ]),
+    ),
+    startedMs: run.startedMs,
+    force: run.action === "restart",
+    planOnly: options.plan ?? false,
+  });
+}

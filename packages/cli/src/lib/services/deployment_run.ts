@@ -1,0 +1,234 @@
+import { HealthGateError, JijiError, messageOf, PartialFailureError, randomHex } from "@jiji/core";
+import { renderDuration } from "../output/symbols.ts";
+import { observeHost } from "./deployment_observation.ts";
+import {
+  DeploymentOrchestrator,
+  ENV_FOLDER,
+  type InstanceOutcome,
+  isIdle,
+} from "./deployment_orchestrator.ts";
+import { planDeployment } from "./deployment_plan.ts";
+import { renderPlanSteps, renderPlanSummary } from "./deployment_plan_text.ts";
+import { writeRelease } from "./release_records.ts";
+import type { DeploymentPlan, DesiredService, ObservedHost } from "../../types/deployment.ts";
+import type { RemoteHost } from "../../types/remote_host.ts";
+import { writeAudit } from "../../utils/audit.ts";
+import type { CommandContext } from "../../utils/command_helpers.ts";
+
+/** What is to be deployed, rolled back to, or restarted. */
+export interface DeploymentRun {
+  /** For the audit log and the closing line. */
+  readonly action: "deploy" | "rollback" | "restart";
+  readonly version: string;
+  readonly desired: readonly DesiredService[];
+  readonly observed: ReadonlyMap<string, ObservedHost>;
+  /** Environment of each service by name. */
+  readonly environments: ReadonlyMap<string, ReadonlyMap<string, string>>;
+  /** Monotonic ms when the command began. */
+  readonly startedMs: number;
+  /** Replace even what is as it should be. */
+  readonly force: boolean;
+  /** Print the plan and stop. */
+  readonly planOnly: boolean;
+  /** Called with the servers that will change, before anything does. */
+  readonly beforeApply?: (hosts: readonly RemoteHost[]) => Promise<void>;
+}
+
+/** What every connected server runs, in one round trip each. */
+export async function observeAll(context: CommandContext): Promise<Map<string, ObservedHost>> {
+  const { engine } = context.configuration.builder;
+  const observed = await Promise.all(
+    [...context.hosts.values()].map((host) => observeHost(host, engine, context.signal)),
+  );
+  return new Map(observed.map((host) => [host.name, host]));
+}
+
+/**
+ * Plan → print → apply → record → report: the one path on which containers are ever replaced.
+ *
+ * @throws {HealthGateError} when a version does not get healthy, {PartialFailureError} otherwise.
+ */
+export async function runDeployment(context: CommandContext, run: DeploymentRun): Promise<void> {
+  const { configuration, output, signal, clock } = context;
+  const plan = planDeployment(run.desired, run.observed, {
+    nowMs: clock.nowMs(),
+    deployment: `${clock.nowMs().toString(36)}-${randomHex(4)}`,
+    force: run.force,
+    envFolder: ENV_FOLDER,
+  });
+  if (run.planOnly) return showPlan(context, plan);
+  renderPlanSummary(plan).forEach((line) => output.note(line));
+  if (isNothing(plan)) return nothingToDo(context, clock.monotonicMs() - run.startedMs);
+  output.note("");
+  await run.beforeApply?.(hostsToChange(context, plan));
+  const outcomes = await new DeploymentOrchestrator({
+    hosts: context.hosts,
+    witnesses: context.witnesses,
+    observed: run.observed,
+    environments: run.environments,
+    onFailure: configuration.deploy.onFailure,
+    maxParallel: configuration.deploy.maxParallel,
+    clock,
+    signal,
+    emit: (event) => output.emit(event),
+  }).run(plan);
+  output.settle();
+  await keepReleases(context, run, outcomes);
+  await audit(context, run, outcomes);
+  report(context, { ...run, outcomes, durationMs: clock.monotonicMs() - run.startedMs });
+}
+
+/** Failing to keep a release harms nothing now, so it is told and the deploy stays a success. */
+async function keepReleases(
+  context: CommandContext,
+  run: DeploymentRun,
+  outcomes: readonly InstanceOutcome[],
+): Promise<void> {
+  const atMs = context.clock.nowMs();
+  const done = outcomes.filter((outcome) => outcome.result === "done");
+  await Promise.all(done.map(async ({ service: name, host }) => {
+    const service = run.desired.find((candidate) => candidate.service === name)!;
+    const environment = Object.fromEntries(run.environments.get(name) ?? []);
+    try {
+      await writeRelease(context.hosts.get(host)!, { format: 1, atMs, service, environment });
+    } catch (error) {
+      context.output.warn(`${host}: ${messageOf(error)}; rolling back to this release won't work`);
+    }
+  }));
+}
+
+function isNothing(plan: DeploymentPlan): boolean {
+  return plan.services.every(({ instances }) => instances.every(isIdle));
+}
+
+function nothingToDo(context: CommandContext, durationMs: number): void {
+  const { output } = context;
+  if (output.json) return output.result({ changed: [], duration_ms: Math.round(durationMs) });
+  const seconds = renderDuration(durationMs);
+  output.success(`Nothing to do: everything runs as configured (checked in ${seconds}).`);
+}
+
+function showPlan(context: CommandContext, plan: DeploymentPlan): void {
+  const { output } = context;
+  if (output.json) return output.result(plan);
+  if (isNothing(plan)) return output.line("nothing to do");
+  renderPlanSummary(plan).forEach((line) => output.line(line));
+  output.line("");
+  renderPlanSteps(plan).forEach((line) => output.line(line));
+}
+
+function hostsToChange(context: CommandContext, plan: DeploymentPlan): RemoteHost[] {
+  const names = new Set(
+    plan.services.flatMap(({ instances }) =>
+      instances.filter((instance) => !isIdle(instance)).map((instance) => instance.host)
+    ),
+  );
+  return [...names].flatMap((name) => context.hosts.get(name) ?? []);
+}
+
+async function audit(
+  context: CommandContext,
+  run: DeploymentRun,
+  outcomes: readonly InstanceOutcome[],
+): Promise<void> {
+  const changed = outcomes.filter((outcome) =>
+    outcome.result !== "as is" && outcome.result !== "not tried"
+  );
+  const hosts = [...new Set(changed.map((outcome) => outcome.host))];
+  await Promise.allSettled(hosts.map((name) => {
+    const own = changed.filter((outcome) => outcome.host === name);
+    const failed = own.some((outcome) => outcome.result !== "done");
+    return writeAudit(context.hosts.get(name)!, {
+      action: run.action,
+      status: failed ? "failed" : "success",
+      message: own.map((outcome) => `${outcome.service}: ${outcome.result}`).join(", "),
+      version: run.version,
+    }, { project: context.configuration.project, nowMs: context.clock.nowMs() });
+  }));
+}
+
+interface Report extends DeploymentRun {
+  readonly outcomes: readonly InstanceOutcome[];
+  readonly durationMs: number;
+}
+
+const DONE_WORDS = {
+  deploy: "Deployed",
+  rollback: "Rolled back to",
+  restart: "Restarted",
+} as const;
+
+function report(context: CommandContext, facts: Report): void {
+  const { output, signal } = context;
+  if (output.json) {
+    output.result({
+      version: facts.version,
+      instances: facts.outcomes.map(({ error, ...outcome }) => ({
+        ...outcome,
+        ...(error === undefined ? {} : { error: messageOf(error) }),
+      })),
+      duration_ms: Math.round(facts.durationMs),
+    });
+  }
+  const failed = facts.outcomes.filter((outcome) => outcome.error !== undefined);
+  if (failed.length > 0) throw failure(facts, failed, signal.aborted);
+  if (output.json) return;
+  const done = facts.outcomes.filter((outcome) => outcome.result === "done");
+  const idle = facts.outcomes.filter((outcome) => outcome.result === "as is");
+  const unchanged = idle.length > 0 ? ` Unchanged: ${perService(idle)}.` : "";
+  output.success(
+    `${DONE_WORDS[facts.action]} ${facts.version} in ${renderDuration(facts.durationMs)}: ${
+      perService(done)
+    }.${unchanged}`,
+  );
+}
+
+/** `web on s1 s2, jobs on s3`. */
+function perService(outcomes: readonly InstanceOutcome[]): string {
+  const hosts = new Map<string, string[]>();
+  for (const { service, host } of outcomes) {
+    hosts.set(service, [...(hosts.get(service) ?? []), host]);
+  }
+  return [...hosts].map(([service, names]) => `${service} on ${names.join(" ")}`).join(", ");
+}
+
+function failure(
+  facts: Report,
+  failed: readonly InstanceOutcome[],
+  interrupted: boolean,
+): JijiError {
+  const texts = interrupted ? ["interrupted; what had begun was put back"] : foldByHost(failed);
+  const options = {
+    serving: servingNow(facts.outcomes),
+    hint: facts.action === "deploy"
+      ? "mend what is named above and run jiji deploy again"
+      : "see what runs: jiji services list",
+  };
+  const message = texts.join("\n");
+  const errors = failed.map((outcome) => outcome.error);
+  if (errors.every((error) => error instanceof HealthGateError)) {
+    return new HealthGateError(message, options);
+  }
+  return new PartialFailureError(message, options);
+}
+
+/** Equal failures on several servers are told once. */
+function foldByHost(failed: readonly InstanceOutcome[]): string[] {
+  const hosts = new Map<string, string[]>();
+  for (const outcome of failed) {
+    const text = messageOf(outcome.error).replaceAll(` on ${outcome.host}`, " on {hosts}");
+    hosts.set(text, [...(hosts.get(text) ?? []), outcome.host]);
+  }
+  return [...hosts].map(([text, names]) => text.replaceAll("{hosts}", names.join(", ")));
+}
+
+/** Per service: which version serves where, so that nobody has to guess after a failure. */
+export function servingNow(outcomes: readonly InstanceOutcome[]): string {
+  const lines = new Map<string, string[]>();
+  for (const outcome of outcomes) {
+    const key = `${outcome.service} ${outcome.serving ?? "nothing"}`;
+    const note = outcome.result === "put back" ? `${outcome.host} (put back)` : outcome.host;
+    lines.set(key, [...(lines.get(key) ?? []), note]);
+  }
+  return [...lines].map(([key, hosts]) => `${key} on ${hosts.join(" ")}`).join("\n");
+}

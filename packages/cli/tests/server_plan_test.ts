@@ -1,0 +1,214 @@
+import assert from "node:assert/strict";
+import { parseCidr, Secret, SERVER_PATHS, SERVER_UNITS } from "@jiji/core";
+import { sha256OfText } from "../src/lib/network/artifacts.ts";
+import { type ManagedFile, managedFiles } from "../src/lib/network/server_files.ts";
+import {
+  type FileFact,
+  parseServerFacts,
+  type ServerFacts,
+} from "../src/lib/network/server_facts.ts";
+import {
+  findServerProblem,
+  planConfiguration,
+  planPreparation,
+  renderServerStep,
+} from "../src/lib/network/server_plan.ts";
+import { stepDetail } from "../src/lib/network/server_steps.ts";
+
+const BINARIES = new Map([["corrosion", "a"], ["jiji-dns", "b"], ["jiji-daemon", "c"]] as const);
+
+function facts(changes: Partial<ServerFacts> = {}): ServerFacts {
+  return {
+    ...parseServerFacts("@machine x86_64\n@systemd yes\n@package_manager apt-get\n", 0),
+    ...changes,
+  };
+}
+
+const wish = (engine: "docker" | "podman") => ({
+  engine,
+  binaries: BINARIES,
+  wireguardPort: 31820,
+});
+
+const lines = (steps: ReturnType<typeof planPreparation>) => steps.map(renderServerStep);
+
+/** A server on which everything is as planned. */
+function settled(files: readonly ManagedFile[]): ServerFacts {
+  const there = new Map<string, FileFact>(files.map((file) => [file.path, {
+    sha256: sha256OfText(file.content),
+    mode: `${file.mode.toString(8)} ${file.owner.replace(":", " ")}`,
+    modifiedAtSeconds: 100,
+  }]));
+  there.set(SERVER_PATHS.peerSeed, { sha256: "", mode: "", modifiedAtSeconds: 100 });
+  for (const [name, sha256] of BINARIES) {
+    there.set(`${SERVER_PATHS.bin}/${name}`, {
+      sha256,
+      mode: "755 root root",
+      modifiedAtSeconds: 99,
+    });
+  }
+  const unit = { enabled: true, active: true, startedAtSeconds: 200 };
+  return facts({
+    engines: new Map([["docker", "28.1.0"]]),
+    tools: new Set(["wg", "wg-quick", "wireguard-go", "iptables"]),
+    units: new Map([...Object.values(SERVER_UNITS), "docker.service"].map((name) => [name, unit])),
+    userExists: true,
+    publicKey: "key",
+    files: there,
+  });
+}
+
+const FILES = managedFiles({
+  format: 1,
+  server_id: "s1",
+  engine: "docker",
+  cluster_cidr: "10.210.0.0/16",
+  block: "10.210.3.0/24",
+  management_ip: "fdcc::1",
+  wireguard_public_key: "k",
+  wireguard_port: 31820,
+  endpoints: [],
+  service_domain: "jiji",
+}, { bootstrap: ["[fdcc::2]:31280"], token: new Secret("0f".repeat(32)), schema: "-- schema\n" });
+
+const configure = (there: ServerFacts) =>
+  lines(planConfiguration(there, {
+    files: FILES,
+    peerSeed: { path: SERVER_PATHS.peerSeed, mode: 0o644, owner: "root:root", content: "{}\n" },
+    hashOf: sha256OfText,
+  }));
+
+Deno.test("planPreparation(): everything a bare server needs, per engine and package manager", async (t) => {
+  const texts = (["docker", "podman"] as const).flatMap((engine) =>
+    (["apt-get", "dnf"] as const).map((packageManager) =>
+      [
+        `${engine} ${packageManager}`,
+        ...lines(planPreparation(facts({ packageManager }), wish(engine))),
+      ]
+        .join("\n")
+    )
+  );
+  await t.assertSnapshot(texts.join("\n\n"));
+});
+
+Deno.test("planPreparation(): nothing where everything is there", () => {
+  assert.deepEqual(lines(planPreparation(settled(FILES), wish("docker"))), []);
+});
+
+Deno.test("planPreparation(): the kernel's WireGuard makes wireguard-go needless", () => {
+  const steps = planPreparation(facts({ kernelWireguard: true }), wish("docker"));
+  assert(!lines(steps)[0]!.includes("wireguard-go"));
+});
+
+Deno.test("planPreparation(): a firewall is opened once, before the server joins", () => {
+  const open = (there: ServerFacts) =>
+    lines(planPreparation(there, wish("docker"))).filter((line) => line.startsWith("openFirewall"));
+  assert.deepEqual(open(facts({ firewall: "ufw" })), ["openFirewall ufw — ufw is active"]);
+  const member = { ...facts({ firewall: "ufw" }), config: { server_id: "s1" } as never };
+  assert.deepEqual(open(member), []);
+});
+
+Deno.test("planPreparation(): an engine that would not come back after a reboot is enabled", () => {
+  const there = settled(FILES);
+  const off = { enabled: false, active: true, startedAtSeconds: 1 };
+  const units = new Map(there.units).set("docker.service", off);
+  assert.deepEqual(lines(planPreparation({ ...there, units }, wish("docker"))), [
+    "enableEngine docker.service — must run, and come back after a reboot",
+  ]);
+});
+
+Deno.test("planConfiguration(): writes all on a new server, nothing on a settled one", async (t) => {
+  await t.assertSnapshot(configure(facts()).join("\n"));
+  assert.deepEqual(configure(settled(FILES)), []);
+});
+
+Deno.test("planConfiguration(): a changed file is written and its unit alone restarted", () => {
+  const there = settled(FILES);
+  const path = "/etc/systemd/system/jiji-dns.service";
+  const files = new Map(there.files).set(path, { ...there.files.get(path)!, sha256: "other" });
+  assert.deepEqual(configure({ ...there, files }), [
+    `writeFile ${path} — content differs`,
+    "restartUnits jiji-dns.service — older than its files",
+  ]);
+});
+
+Deno.test("planConfiguration(): a readable secret is mended", () => {
+  const there = settled(FILES);
+  const fact = { ...there.files.get(SERVER_PATHS.corrosionToken)!, mode: "644 root root" };
+  const files = new Map(there.files).set(SERVER_PATHS.corrosionToken, fact);
+  assert.deepEqual(configure({ ...there, files }), [
+    `writeFile ${SERVER_PATHS.corrosionToken} — is 644 root root, must be 640 root jiji`,
+  ]);
+});
+
+Deno.test("planConfiguration(): finishes what a cut-off run left: written, not restarted", () => {
+  const there = settled(FILES);
+  const path = `${SERVER_PATHS.bin}/jiji-daemon`;
+  const files = new Map(there.files).set(path, {
+    ...there.files.get(path)!,
+    modifiedAtSeconds: 300,
+  });
+  assert.deepEqual(configure({ ...there, files }), [
+    "restartUnits jiji-daemon.service — older than its files",
+  ]);
+});
+
+Deno.test("planConfiguration(): the peer seed is written once and then left alone", () => {
+  const there = settled(FILES);
+  const files = new Map(there.files);
+  files.delete(SERVER_PATHS.peerSeed);
+  assert.deepEqual(configure({ ...there, files }), [
+    `writeFile ${SERVER_PATHS.peerSeed} — missing`,
+  ]);
+});
+
+Deno.test("findServerProblem(): says what stops a server before anything is changed", () => {
+  const problem = (changes: Partial<ServerFacts>, engine: "docker" | "podman" = "docker") =>
+    findServerProblem(facts(changes), engine)?.message;
+  assert.equal(problem({}), undefined);
+  assert.equal(problem({ systemd: false }), "systemd does not run there");
+  assert.equal(problem({ machine: "riscv64" }), "its processor is riscv64");
+  assert.match(problem({ packageManager: undefined })!, /no package manager that jiji knows/);
+  assert.equal(problem({ engines: new Map([["docker", "19.03.8"]]) }), "docker 19.03.8 is too old");
+  assert.equal(problem({ engines: new Map([["docker", "20.10.0"]]) }), undefined);
+  assert.equal(problem({ engines: new Map([["docker", "28.0.0-rc.1"]]) }), undefined);
+  assert.equal(
+    problem({ engines: new Map([["podman", "4.2.9"]]) }, "podman"),
+    "podman 4.2.9 is too old",
+  );
+  const complete = {
+    packageManager: undefined,
+    engines: new Map([["docker", "28.1.0"]]),
+    tools: new Set(["wg", "wg-quick", "iptables"]),
+    kernelWireguard: true,
+  };
+  assert.equal(problem(complete), undefined, "a server with everything needs no package manager");
+});
+
+Deno.test("stepDetail(): has a word for every step", () => {
+  const steps = [
+    ...planPreparation(facts({ firewall: "firewalld" }), wish("podman")),
+    ...planConfiguration(facts(), { files: FILES, peerSeed: FILES[0]!, hashOf: sha256OfText }),
+  ];
+  const words = steps.map((step) => stepDetail(step, "podman"));
+  assert.equal(words[0], "podman installed");
+  assert(words.every((word) => word !== "" && word.length < 30), words.join());
+});
+
+Deno.test("managedFiles(): what each file holds", async (t) => {
+  for (const file of FILES) {
+    const head = `${file.path} ${file.mode.toString(8)} ${file.owner} ${file.unit ?? "-"}`;
+    await t.assertSnapshot(`${head}\n${file.content.replaceAll("0f".repeat(32), "[token]")}`);
+  }
+});
+
+Deno.test("managedFiles(): the token is only in files that others may not read", () => {
+  for (const file of FILES) {
+    if (!file.content.includes("0f".repeat(32))) continue;
+    assert.equal(file.mode & 0o007, 0, file.path);
+    assert.equal(file.owner, "root:jiji");
+  }
+  const wireguard = FILES.find((file) => file.path === "/etc/wireguard/jiji0.conf")!;
+  assert(!/PrivateKey/.test(wireguard.content), "the key stays in its own file");
+  assert(parseCidr("10.210.3.0/24") && wireguard.content.includes("10.210.3.1/32"));
+});
