@@ -127,7 +127,8 @@ Deno.test("main job: bare servers become a cluster, serve, stay as they are, and
     const block = status.servers.find((server) => server.name === "s4")!.block;
     const dns = `--dns=${block.replace(/\.0\/24$/, ".1")}`;
     // Its container network reaches a container elsewhere, by name, before anything runs on it.
-    const inside = `docker run --rm --network jiji ${dns} busybox:1 wget -q -T 5 -O -`.split(" ");
+    const inside = `docker run --rm --network jiji-net ${dns} busybox:1 timeout 5 wget -q -O -`
+      .split(" ");
     const got = await eventually("a container on s4 calls the api on s2", async () => {
       const outcome = await lab.tryOn("s4", [...inside, "http://shop-api.jiji:8080/"]);
       return outcome.code === 0 ? outcome.stdout : undefined;

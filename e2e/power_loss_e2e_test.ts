@@ -12,7 +12,9 @@ async function addresses(shop: Shop, server: string, name: string): Promise<stri
 }
 
 async function api(shop: Shop, server: string): Promise<boolean> {
-  const inside = "docker exec shop-web wget -q -T 3 -O - http://shop-api.jiji:8080/".split(" ");
+  const inside = "docker exec shop-web timeout 3 wget -q -O - http://shop-api.jiji:8080/".split(
+    " ",
+  );
   return (await shop.lab.tryOn(server, inside)).stdout.includes("three mugs");
 }
 

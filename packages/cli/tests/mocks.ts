@@ -2,6 +2,7 @@ import {
   type Argv,
   type CommandResult,
   ConnectionError,
+  CONTAINER_NETWORK,
   PROXY_VOLUME,
   type RunOptions,
   SERVER_PATHS,
@@ -229,7 +230,7 @@ function inspected(state: MockServerState, container: MockContainer): unknown {
     created: new Date(container.createdAtMs).toISOString(),
     state: { status, running, exitCode: container.exitCode, startedAt: "" },
     labels: container.labels,
-    networks: { jiji: { IPAddress: running ? container.address : "" } },
+    networks: { [CONTAINER_NETWORK]: { IPAddress: running ? container.address : "" } },
   };
 }
 

@@ -130,6 +130,6 @@ export function inspected(one: ReturnType<typeof container>, labels: Record<stri
         ...labels,
       },
     },
-    NetworkSettings: { Networks: { jiji: { IPAddress: one.ip } } },
+    NetworkSettings: { Networks: { "jiji-net": { IPAddress: one.ip } } },
   };
 }

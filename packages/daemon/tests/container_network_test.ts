@@ -14,7 +14,7 @@ import { serverConfig } from "./builders.ts";
 const SPEC = networkSpec(serverConfig(1));
 
 const DOCKER = JSON.stringify([{
-  Name: "jiji",
+  Name: "jiji-net",
   IPAM: { Config: [{ Subnet: "10.210.1.0/24", Gateway: "10.210.1.1" }] },
   Options: { "com.docker.network.bridge.name": "jiji-br0" },
 }]);
@@ -24,7 +24,7 @@ Deno.test("argvDockerNetworkCreate(): the exact words", () => {
     argvDockerNetworkCreate(SPEC).join(" "),
     "docker network create --driver bridge --subnet 10.210.1.0/24 --gateway 10.210.1.1 " +
       "--opt com.docker.network.bridge.name=jiji-br0 " +
-      "--opt com.docker.network.bridge.trusted_host_interfaces=jiji0 jiji",
+      "--opt com.docker.network.bridge.trusted_host_interfaces=jiji0 jiji-net",
   );
 });
 

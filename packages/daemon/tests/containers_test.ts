@@ -26,7 +26,7 @@ const INSPECTED = {
     Health: { Status: "starting" },
   },
   Config: { Labels: { [LABELS.project]: "casa", [LABELS.service]: "web" } },
-  NetworkSettings: { Networks: { jiji: { IPAddress: "10.210.1.4" }, bridge: null } },
+  NetworkSettings: { Networks: { "jiji-net": { IPAddress: "10.210.1.4" }, bridge: null } },
 };
 
 Deno.test("argv: the engine's commands, word for word", () => {
@@ -78,7 +78,7 @@ Deno.test("parseInspected(): leaves hostile or foreign values out and keeps the 
     { ...INSPECTED, Id: "$(reboot)" },
     { ...INSPECTED, State: { Running: "yes" } },
     17,
-    { ...INSPECTED, NetworkSettings: { Networks: { jiji: { IPAddress: "10.1; rm" } } } },
+    { ...INSPECTED, NetworkSettings: { Networks: { "jiji-net": { IPAddress: "10.1; rm" } } } },
     INSPECTED,
   ];
   const found = parseInspected(JSON.stringify(hostile));

@@ -52,7 +52,7 @@ Deno.test("NetworkDuty: makes docker's network when it is missing", async () => 
   const { process, context } = setUp();
   networkProcess(process)
     .on(
-      "docker network inspect jiji",
+      "docker network inspect jiji-net",
       () => ({ exitCode: 1, stderr: "Error: No such network: jiji" }),
     )
     .on("docker network create", "id\n");
@@ -64,10 +64,10 @@ Deno.test("NetworkDuty: makes docker's network when it is missing", async () => 
 Deno.test("NetworkDuty: podman's network is a file, and only netavark reads it", async () => {
   const { process, context, files } = setUp({ config: serverConfig(1, { engine: "podman" }) });
   networkProcess(process)
-    .on("podman network inspect jiji", () => ({ exitCode: 125, stderr: "network not found" }))
+    .on("podman network inspect jiji-net", () => ({ exitCode: 125, stderr: "network not found" }))
     .on("podman info", "netavark\n");
   await new NetworkDuty(context).run(SIGNAL);
-  const file = JSON.parse(files.texts.get("/etc/containers/networks/jiji.json") ?? "");
+  const file = JSON.parse(files.texts.get("/etc/containers/networks/jiji-net.json") ?? "");
   assert.equal(file.network_interface, "jiji-br0");
   assert.equal(file.subnets[0].gateway, "10.210.1.1");
   process.on("podman info", "cni\n");
@@ -77,7 +77,7 @@ Deno.test("NetworkDuty: podman's network is a file, and only netavark reads it",
 Deno.test("NetworkDuty: an engine that is down hides nothing of forwarding and firewall", async () => {
   const { process, context } = setUp();
   networkProcess(process)
-    .on("docker network inspect jiji", () => ({
+    .on("docker network inspect jiji-net", () => ({
       exitCode: 1,
       stderr: "Cannot connect to the Docker daemon",
     }))
@@ -92,7 +92,7 @@ Deno.test("NetworkDuty: an engine that is down hides nothing of forwarding and f
 Deno.test("NetworkDuty: a host without iptables is left without rules, said once", async () => {
   const { process, context, logger } = setUp();
   networkProcess(process)
-    .on("docker network inspect jiji", () => ({ exitCode: 1, stderr: "No such network" }))
+    .on("docker network inspect jiji-net", () => ({ exitCode: 1, stderr: "No such network" }))
     .on("docker network create", "")
     .on("iptables", () => ({ exitCode: 127, stderr: "iptables: not found" }));
   const duty = new NetworkDuty(context);

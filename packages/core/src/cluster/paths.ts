@@ -40,8 +40,12 @@ export const SERVER_UNITS = {
 
 /** WireGuard interface of the mesh. */
 export const MESH_INTERFACE = "jiji0";
-/** Network of the container engine that holds every jiji container. */
-export const CONTAINER_NETWORK = "jiji";
+/**
+ * Network of the container engine that holds every jiji container. Not the domain of services:
+ * Docker itself answers CONTAINER.NETWORK with the container of that name on the same server, so
+ * that `shop-web.jiji` would never reach jiji-dns. Source: seen with Docker 20.10.
+ */
+export const CONTAINER_NETWORK = "jiji-net";
 /** Linux bridge behind that network. */
 export const CONTAINER_BRIDGE = "jiji-br0";
 /** Name of the proxy's container. */
