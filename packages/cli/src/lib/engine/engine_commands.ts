@@ -60,10 +60,11 @@ export function argvVolumeMountpoint(engine: EngineName, volume: string): Argv {
 
 /**
  * Go template that prints of a container only what jiji needs, as one JSON line: never its
- * environment, which holds secrets. Both engines know the fields.
+ * environment, which holds secrets. Field names are those of the Go structs, which both engines
+ * share (the JSON names differ: `.Id` is unknown to Podman).
  */
 export const INSPECT_FORMAT: string = "{" + [
-  `"id":{{json .Id}}`,
+  `"id":{{json .ID}}`,
   `"name":{{json .Name}}`,
   `"image":{{json .Image}}`,
   `"imageName":{{json .Config.Image}}`,

@@ -32,7 +32,10 @@ export function argvRunProxy(place: ProxyPlace): Argv {
     "--dns",
     place.dnsServer,
     "--restart",
-    "unless-stopped",
+    // podman-restart.service brings back only `always` after a reboot. Source: podman-run(1).
+    place.engine === "podman" ? "always" : "unless-stopped",
+    // The image runs as its own user; Docker lets it listen on 80, Podman must be told.
+    ...(place.engine === "podman" ? ["--sysctl", "net.ipv4.ip_unprivileged_port_start=0"] : []),
     "--publish",
     "80:80",
     "--publish",
