@@ -76,7 +76,9 @@ export function renderLane(lane: Lane, style: LaneStyle): string {
   // A finished lane collapses to its last word; a running one drops its oldest steps first.
   let parts = lane.end ? [tail] : [...done, tail].filter(Boolean);
   while (parts.length > 1 && parts.join("  ").length > room) parts = parts.slice(1);
-  const body = parts.join("  ");
-  const cut = body.length > room ? `${body.slice(0, Math.max(room - 1, 0))}…` : body;
+  // What servers and engines print must neither move the cursor nor break the line.
+  const body = parts.join("  ").replace(/\p{Cc}+/gu, " ");
+  const kept = Math.max(room - symbols.wait.length, 0);
+  const cut = body.length > room ? body.slice(0, kept) + symbols.wait : body;
   return `${head}${cut.padEnd(Math.max(room, 0))}  ${clock}`;
 }

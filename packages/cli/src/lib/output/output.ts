@@ -100,7 +100,8 @@ export class Output {
   settle(): void {
     if (this.#timer !== undefined) clearInterval(this.#timer);
     this.#timer = undefined;
-    this.#redraw();
+    this.#clear();
+    this.#draw();
     this.#drawnLines = 0;
     this.#lanes = new Map();
   }

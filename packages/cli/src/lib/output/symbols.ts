@@ -18,8 +18,8 @@ export function symbolsFor(env: Readonly<Record<string, string | undefined>>): S
 
 /** `950 ms`, `3.0 s`, `1 min 12 s`. */
 export function renderDuration(durationMs: number): string {
-  if (durationMs < 1_000) return `${Math.round(durationMs)} ms`;
-  if (durationMs < 60_000) return `${(durationMs / 1_000).toFixed(1)} s`;
+  if (Math.round(durationMs) < 1_000) return `${Math.round(durationMs)} ms`;
+  if (Math.round(durationMs / 100) < 600) return `${(durationMs / 1_000).toFixed(1)} s`;
   const seconds = Math.round(durationMs / 1_000);
   return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
 }
