@@ -178,10 +178,24 @@ network.addCommand(
 );
 program.addCommand(network);
 
+/** A command about services: `-S` chooses among them. */
+function serviceCommand(name: string, description: string) {
+  return clusterCommand(name, description)
+    .option("-S, --services <names>", "only these services: comma list, * and ?");
+}
+
+/** A command that shows output of containers. */
+function logsCommand(description: string) {
+  return serviceCommand("logs", description)
+    .option("-f, --follow", "go on showing new lines until Ctrl-C")
+    .option("-s, --since <time>", "only lines since then: 10m, 2h, or a time")
+    .option("-n, --lines <number>", "last lines of each container (default: 100)")
+    .option("-g, --grep <pattern>", "only lines that match this regular expression");
+}
+
 const services = command("services").description("services of the project");
 services.addCommand(
-  clusterCommand("list", "what runs where")
-    .option("-S, --services <names>", "only these services: comma list, * and ?")
+  serviceCommand("list", "what runs where")
     .action((options) =>
       execute(options, async (ports) => {
         const { servicesList } = await import("./commands/services_list.ts");
@@ -189,7 +203,50 @@ services.addCommand(
       })
     ),
 );
+services.addCommand(
+  logsCommand("output of containers of all servers, merged by time")
+    .action((options) =>
+      execute(options, async (ports) => {
+        const { servicesLogs } = await import("./commands/services_logs.ts");
+        await servicesLogs(options, ports);
+      })
+    ),
+);
+services.addCommand(
+  serviceCommand("restart", "replace containers by new ones of the same release")
+    .option("--plan", "print what would be done and stop")
+    .action((options) =>
+      execute(options, async (ports) => {
+        const { servicesRestart } = await import("./commands/services_rollback.ts");
+        await servicesRestart(options, ports);
+      })
+    ),
+);
+services.addCommand(
+  serviceCommand("rollback", "back to the last release, with its configuration and environment")
+    .option("--to <version>", "back to this version")
+    .option("--list", "show the releases that are kept")
+    .option("--plan", "print what would be done and stop")
+    .action((options) =>
+      execute(options, async (ports) => {
+        const { servicesRollback } = await import("./commands/services_rollback.ts");
+        await servicesRollback(options, ports);
+      })
+    ),
+);
 program.addCommand(services);
+
+const proxy = command("proxy").description("kamal-proxy on the servers");
+proxy.addCommand(
+  logsCommand("output of the proxies, merged by time")
+    .action((options) =>
+      execute(options, async (ports) => {
+        const { proxyLogs } = await import("./commands/services_logs.ts");
+        await proxyLogs(options, ports);
+      })
+    ),
+);
+program.addCommand(proxy);
 
 /** Help and version end well; anything else commander refuses is a usage error. */
 try {
