@@ -236,6 +236,9 @@ function outcomeOf(
   if (run.error !== undefined) {
     return { ...base, result: "failed", serving: run.undone ? plan.before : version };
   }
-  if (run.undone) return { ...base, result: "put back", serving: plan.before };
+  if (run.undone) {
+    const begun = run.began || run.switched;
+    return { ...base, result: begun ? "put back" : "not tried", serving: plan.before };
+  }
   return { ...base, result: "done", serving: version };
 }

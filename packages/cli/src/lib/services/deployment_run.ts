@@ -200,9 +200,12 @@ function failure(
   const texts = interrupted ? ["interrupted; what had begun was put back"] : foldByHost(failed);
   const options = {
     serving: servingNow(facts.outcomes),
-    hint: facts.action === "deploy"
-      ? "mend what is named above and run jiji deploy again"
-      : "see what runs: jiji services list",
+    hint: [
+      ...hintsOf(failed),
+      facts.action === "deploy"
+        ? "mend what is named above and run jiji deploy again"
+        : "see what runs: jiji services list",
+    ].join("\n"),
   };
   const message = texts.join("\n");
   const errors = failed.map((outcome) => outcome.error);
@@ -210,6 +213,12 @@ function failure(
     return new HealthGateError(message, options);
   }
   return new PartialFailureError(message, options);
+}
+
+/** What the failures themselves advise, each once. */
+function hintsOf(failed: readonly InstanceOutcome[]): string[] {
+  const hints = failed.flatMap(({ error }) => error instanceof JijiError ? error.hint ?? [] : []);
+  return [...new Set(hints)];
 }
 
 /** Equal failures on several servers are told once. */
