@@ -1,5 +1,6 @@
-import { JijiError, randomHex } from "@jiji/core";
+import { JijiError, messageOf, randomHex } from "@jiji/core";
 import {
+  digestOf,
   ImageStore,
   isDigest,
   isRepository,
@@ -36,10 +37,17 @@ interface Handling {
  */
 export function startImageRegistry(options: RegistryOptions): RunningRegistry {
   const store = new ImageStore(options.folder);
+  store.removeAbandonedUploads(Date.now());
   const uploads = new Map<string, Upload>();
   const serve = (port: number, writable: boolean) =>
     Deno.serve(
-      { hostname: "127.0.0.1", port, onListen: () => undefined },
+      {
+        hostname: "127.0.0.1",
+        port,
+        onListen: () => undefined,
+        // The engine shows this text; our own terminal belongs to the deploy.
+        onError: (error) => refuse(500, "UNKNOWN", messageOf(error)),
+      },
       (request) => handle(request, { store, uploads, writable }),
     );
   try {
@@ -104,6 +112,9 @@ async function manifestRequest(
   if (request.method === "PUT" && handling.writable) {
     const bytes = new Uint8Array(await request.arrayBuffer());
     if (bytes.length > MANIFEST_BYTES_MAX) return refuse(413, "MANIFEST_INVALID", "too large");
+    if (isDigest(reference) && reference !== digestOf(bytes)) {
+      return refuse(400, "DIGEST_INVALID", "the manifest does not have this digest");
+    }
     const mediaType = request.headers.get("content-type") ?? "application/octet-stream";
     const digest = await handling.store.putManifest(repository, { reference, mediaType, bytes });
     return new Response(null, {
@@ -144,19 +155,34 @@ async function uploadRequest(
   const upload = handling.uploads.get(target.id);
   if (!upload) return refuse(404, "BLOB_UPLOAD_UNKNOWN", "upload unknown");
   if (request.method === "PATCH") {
-    await upload.append(request.body);
+    await append(request, handling, { upload, id: target.id });
     return accepted(target, upload);
   }
   if (request.method === "PUT") {
-    await upload.append(request.body);
+    await append(request, handling, { upload, id: target.id });
     handling.uploads.delete(target.id);
     return await finishUpload(url.searchParams.get("digest") ?? "", { upload, repository });
   }
   if (request.method === "DELETE") {
     handling.uploads.delete(target.id);
+    await upload.discard();
     return new Response(null, { status: 204 });
   }
   return refuse(405, "UNSUPPORTED", "method not allowed");
+}
+
+/** An upload whose body broke off is forgotten: its bytes are gone. */
+async function append(
+  request: Request,
+  handling: Handling,
+  { upload, id }: { readonly upload: Upload; readonly id: string },
+): Promise<void> {
+  try {
+    await upload.append(request.body);
+  } catch (error) {
+    handling.uploads.delete(id);
+    throw error;
+  }
 }
 
 async function beginUpload(request: Request, url: URL, target: UploadTarget): Promise<Response> {
@@ -183,6 +209,7 @@ async function finishUpload(
   { upload, repository }: { readonly upload: Upload; readonly repository: string },
 ): Promise<Response> {
   if (!isDigest(digest) || !(await upload.finish(digest))) {
+    await upload.discard();
     return refuse(400, "DIGEST_INVALID", "the bytes do not have this digest");
   }
   return created(repository, digest);

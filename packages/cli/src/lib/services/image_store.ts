@@ -12,11 +12,19 @@ const TAG = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/;
 /** Largest manifest that registries must accept. Source: OCI distribution spec 1.1. */
 export const MANIFEST_BYTES_MAX: number = 4 * 1024 * 1024;
 
+/** An upload's file that nobody wrote to for this long was left by a killed process, ms. */
+const ABANDONED_AFTER_MS = 3_600_000;
+
 /** A manifest with the media type it was pushed as. */
 export interface StoredManifest {
   readonly digest: string;
   readonly mediaType: string;
   readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+/** Digest of these bytes. */
+export function digestOf(bytes: Uint8Array): string {
+  return `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
 }
 
 /** Whether a text is a digest we know how to check. */
@@ -84,6 +92,26 @@ export class ImageStore {
     );
   }
 
+  /** Removes what killed processes left half written; another process may be writing the rest. */
+  removeAbandonedUploads(nowMs: number): void {
+    const folder = join(this.#folder, "uploads");
+    let names: string[];
+    try {
+      names = [...Deno.readDirSync(folder)].map((entry) => entry.name);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return;
+      throw error;
+    }
+    for (const name of names) {
+      try {
+        const writtenAtMs = Deno.statSync(join(folder, name)).mtime?.getTime() ?? nowMs;
+        if (nowMs - writtenAtMs > ABANDONED_AFTER_MS) Deno.removeSync(join(folder, name));
+      } catch (error) {
+        if (!(error instanceof Deno.errors.NotFound)) throw error;
+      }
+    }
+  }
+
   /** Keeps a manifest under its digest and, when given, a tag. */
   async putManifest(
     repository: string,
@@ -93,7 +121,7 @@ export class ImageStore {
       readonly bytes: Uint8Array<ArrayBuffer>;
     },
   ): Promise<string> {
-    const digest = `sha256:${createHash("sha256").update(manifest.bytes).digest("hex")}`;
+    const digest = digestOf(manifest.bytes);
     const upload = await this.beginUpload();
     await upload.append(new Blob([manifest.bytes]).stream());
     await upload.finish(digest);
@@ -101,8 +129,9 @@ export class ImageStore {
     for (const reference of new Set([manifest.reference, digest])) {
       const path = this.#refPath(repository, reference);
       await Deno.mkdir(join(path, ".."), { recursive: true });
-      await Deno.writeTextFile(`${path}.${Deno.pid}`, text);
-      await Deno.rename(`${path}.${Deno.pid}`, path);
+      const stage = `${path}.${randomHex(8)}`;
+      await Deno.writeTextFile(stage, text);
+      await Deno.rename(stage, path);
     }
     return digest;
   }
@@ -140,7 +169,11 @@ export class Upload {
     return this.#bytes;
   }
 
-  /** Appends a request body. */
+  /**
+   * Appends a request body.
+   *
+   * @throws {Error} when the body breaks off; nothing of the upload is kept then.
+   */
   async append(body: ReadableStream<Uint8Array<ArrayBuffer>> | null): Promise<void> {
     const file = await Deno.open(this.#path, { append: true, create: true });
     try {
@@ -151,6 +184,9 @@ export class Upload {
           written += await file.write(piece.subarray(written));
         }
       }
+    } catch (error) {
+      await this.discard();
+      throw error;
     } finally {
       file.close();
     }
@@ -160,10 +196,17 @@ export class Upload {
   async finish(digest: string): Promise<boolean> {
     const actual = `sha256:${this.#hash.digest("hex")}`;
     if (actual !== digest) {
-      await Deno.remove(this.#path).catch(() => undefined);
+      await this.discard();
       return false;
     }
     await Deno.rename(this.#path, this.#target(digest));
     return true;
+  }
+
+  /** Gives the upload up and removes its bytes. */
+  async discard(): Promise<void> {
+    await Deno.remove(this.#path).catch((error) => {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    });
   }
 }
