@@ -113,6 +113,9 @@ export async function plugIn(
 
 /** Takes a party's namespace away, and its link with it; nothing when it is not there. */
 export async function unplug(lab: string, party: PartyName): Promise<void> {
+  // The kernel takes a namespace's links away some time after its last process has ended, and a
+  // link of the same name can't be made before.
+  await tryCommand(["ip", "-n", namespaceName(lab, "switch"), "link", "delete", party]);
   const namespace = namespaceName(lab, party);
   if (!(await listNamespaces()).includes(namespace)) return;
   await runCommand(["ip", "netns", "delete", namespace]);
