@@ -34,14 +34,21 @@ export interface LockHolder {
 const HELD = 75;
 
 /**
- * `mkdir` is the atomic step. A lock that was not renewed for a while, or whose token the caller
- * knows to be that of a dead process, is moved aside, which only one of several waiting CLIs can
- * do. A bare server has no folder for locks yet and needs none. Arguments: folder, token, owner,
- * process, expiry in seconds, dead token.
+ * One script at a time looks at a lock and changes it: the kernel gives the guard back when the
+ * script ends, however it ends. Without it, of two CLIs that find a dead lock the slower one would
+ * move the quicker one's new lock aside. Source: flock(1), util-linux, on which systemd depends.
+ */
+const GUARD = 'exec 9>>"$1.guard" && flock -w 20 9 || exit 1';
+
+/**
+ * A lock that was not renewed for a while, or whose token the caller knows to be that of a dead
+ * process, is taken over. A bare server has no folder for locks yet and needs none. Arguments:
+ * folder, token, owner, process, expiry in seconds, dead token.
  */
 const ACQUIRE_SCRIPT = `set -u
 dir=$1 token=$2 owner=$3 process=$4 expiry=$5 dead=$6
 [ -d "$(dirname "$dir")" ] || exit 0
+${GUARD}
 for try in 1 2; do
   if mkdir "$dir" 2>/dev/null; then
     printf '%s\\n%s\\n%s\\n%s\\n' "$token" "$owner" "$(date +%s)" "$process" >"$dir/owner"
@@ -63,6 +70,7 @@ exit ${HELD}
 
 /** Renews or releases only what is still ours. Arguments: folder, token, `renew` or `release`. */
 const HOLD_SCRIPT = `set -u
+${GUARD}
 [ "$(head -n 1 "$1/owner" 2>/dev/null)" = "$2" ] || exit ${HELD}
 if [ "$3" = renew ]; then touch "$1/owner"; else rm -rf "$1"; fi
 `;
