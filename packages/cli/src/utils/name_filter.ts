@@ -22,9 +22,8 @@ export function filterByName<T extends Nameable>(
   const wanted = patterns.split(",").map((text) => text.trim()).filter(Boolean);
   const chosen = new Set<T>();
   for (const pattern of wanted) {
-    const matcher = globToRegExp(pattern);
     const hits = items.filter((item) =>
-      [item.name, ...item.aliases].some((text) => matcher.test(text))
+      [item.name, ...item.aliases].some((text) => matchesGlob(pattern, text))
     );
     if (hits.length === 0) {
       throw new UsageError(`${options.flag} "${pattern}" matches no ${options.what}`, {
@@ -37,7 +36,24 @@ export function filterByName<T extends Nameable>(
   return items.filter((item) => chosen.has(item));
 }
 
-function globToRegExp(glob: string): RegExp {
-  const source = glob.replace(/[.+^${}()|[\]\\]/g, "\\$&").replace(/\*/g, ".*").replace(/\?/g, ".");
-  return new RegExp(`^${source}$`);
+/** A `*` that does not fit is stretched by one character: no pattern takes more than n × m steps. */
+function matchesGlob(glob: string, text: string): boolean {
+  let at = 0;
+  let next = 0;
+  let star = -1;
+  let stretchedTo = 0;
+  while (at < text.length) {
+    if (glob[next] === "*") {
+      star = next++;
+      stretchedTo = at;
+    } else if (glob[next] === "?" || glob[next] === text[at]) {
+      next++;
+      at++;
+    } else if (star >= 0) {
+      next = star + 1;
+      at = ++stretchedTo;
+    } else return false;
+  }
+  while (glob[next] === "*") next++;
+  return next === glob.length;
 }
