@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { eventually } from "./lab.ts";
-import { secondsSince, Shop, spoken, tell } from "./shop.ts";
+import { chapter, secondsSince, Shop, spoken, tell } from "./shop.ts";
 
 interface NetworkStatus {
   readonly servers: readonly {
@@ -56,7 +56,7 @@ Deno.test("main job: bare servers become a cluster, serve, stay as they are, and
   await using shop = await Shop.open({ name: "e2e-main", engine: "none" });
   const { lab } = shop;
 
-  await t.step("server init makes bare servers a cluster", async () => {
+  await chapter(t, "server init makes bare servers a cluster", async () => {
     assert.notEqual((await lab.tryOn("s1", ["sh", "-c", "command -v docker wg"])).code, 0);
     const atMs = performance.now();
     await shop.must("server", "init");
@@ -64,7 +64,7 @@ Deno.test("main job: bare servers become a cluster, serve, stay as they are, and
     await assertAllLinked(shop, servers);
   });
 
-  await t.step("deploy, and every server's proxy serves a page made with the api", async () => {
+  await chapter(t, "deploy, and every server's proxy serves a page made with the api", async () => {
     const atMs = performance.now();
     await shop.must("deploy", "--version", "v1");
     tell(`first deploy: ${secondsSince(atMs)} s`);
@@ -72,7 +72,7 @@ Deno.test("main job: bare servers become a cluster, serve, stay as they are, and
     tell(`from nothing to a page: ${secondsSince(startedMs)} s`);
   });
 
-  await t.step("a container on s1 resolves and calls the api on s2 by its name", async () => {
+  await chapter(t, "a container on s1 resolves and calls the api on s2 by its name", async () => {
     const name = "shop-api.jiji";
     const looked = await lab.on("s1", ["docker", "exec", "shop-web", "nslookup", name]);
     const listed: ServiceList = JSON.parse(await shop.must("services", "list", "--json"));
@@ -86,7 +86,7 @@ Deno.test("main job: bare servers become a cluster, serve, stay as they are, and
     assert.match(got, /three mugs/);
   });
 
-  await t.step("server init again changes nothing and says so", async () => {
+  await chapter(t, "server init again changes nothing and says so", async () => {
     const before = await states(shop, servers);
     const said = await shop.must("server", "init");
     assert.match(said, /^✓ Nothing to do: 3 servers as configured/m);
@@ -94,7 +94,7 @@ Deno.test("main job: bare servers become a cluster, serve, stay as they are, and
     tell(said.trim());
   });
 
-  await t.step("deploy again changes nothing and says so", async () => {
+  await chapter(t, "deploy again changes nothing and says so", async () => {
     const before = await Promise.all(servers.map((server) => shop.containers(server)));
     const said = await shop.must("deploy", "--version", "v1");
     assert.match(said, /Nothing to do/);
@@ -102,7 +102,7 @@ Deno.test("main job: bare servers become a cluster, serve, stay as they are, and
     tell(said.trim());
   });
 
-  await t.step("services list --json tells what runs where", async () => {
+  await chapter(t, "services list --json tells what runs where", async () => {
     const listed: ServiceList = JSON.parse(await shop.must("services", "list", "--json"));
     assert.deepEqual(listed.problems, {});
     assert.deepEqual(
@@ -113,7 +113,7 @@ Deno.test("main job: bare servers become a cluster, serve, stay as they are, and
     );
   });
 
-  await t.step("a fourth server joins while load goes on, and reaches everything", async () => {
+  await chapter(t, "a fourth server joins while load goes on, and reaches everything", async () => {
     await lab.grow(4);
     await shop.configure((text) =>
       text.replace("  s3:\n", `  s4:\n    host: ${lab.address("s4")}\n  s3:\n`)
@@ -136,7 +136,7 @@ Deno.test("main job: bare servers become a cluster, serve, stay as they are, and
     assert.match(got, /three mugs/);
   });
 
-  await t.step("the service is extended to the fourth server", async () => {
+  await chapter(t, "the service is extended to the fourth server", async () => {
     await shop.configure((text) => text.replace("hosts: [s1, s2, s3]", "hosts: [s1, s2, s3, s4]"));
     const outcome = await shop.underLoad("deploy to a fourth server", servers, async () => {
       return await shop.jiji("deploy", "--version", "v1");

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { secondsSince, Shop, tell } from "./shop.ts";
+import { chapter, secondsSince, Shop, tell } from "./shop.ts";
 
 const SERVERS = ["s1", "s2", "s3"] as const;
 
@@ -11,7 +11,7 @@ Deno.test("podman: bare servers, deploy, redeploys under load, power loss", asyn
   });
   const { lab } = shop;
 
-  await t.step("server init installs podman, not docker", async () => {
+  await chapter(t, "server init installs podman, not docker", async () => {
     const atMs = performance.now();
     await shop.must("server", "init");
     tell(`server init of 3 bare servers: ${secondsSince(atMs)} s`);
@@ -20,7 +20,7 @@ Deno.test("podman: bare servers, deploy, redeploys under load, power loss", asyn
     assert.match(await shop.must("server", "init"), /Nothing to do/);
   });
 
-  await t.step("deploy, and deploy again", async () => {
+  await chapter(t, "deploy, and deploy again", async () => {
     await shop.must("deploy", "--version", "v1");
     await shop.assertServes("1", SERVERS);
     assert.match(await shop.must("deploy", "--version", "v1"), /Nothing to do/);
@@ -28,7 +28,7 @@ Deno.test("podman: bare servers, deploy, redeploys under load, power loss", asyn
     assert.match(await lab.on("s1", inside), /three mugs/);
   });
 
-  await t.step("redeploys under load through all three proxies", async () => {
+  await chapter(t, "redeploys under load through all three proxies", async () => {
     await shop.underLoad("3 redeploys", SERVERS, async () => {
       for (const version of ["2", "3", "4"]) {
         await shop.setVersion(version);
@@ -42,7 +42,7 @@ Deno.test("podman: bare servers, deploy, redeploys under load, power loss", asyn
     }
   });
 
-  await t.step("power loss of s2, and its return without a command", async () => {
+  await chapter(t, "power loss of s2, and its return without a command", async () => {
     await lab.kill("s2");
     const atMs = performance.now();
     await lab.boot("s2");

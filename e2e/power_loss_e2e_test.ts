@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { eventually } from "./lab.ts";
-import { secondsSince, Shop, tell } from "./shop.ts";
+import { chapter, secondsSince, Shop, tell } from "./shop.ts";
 
 const SERVERS = ["s1", "s2", "s3"] as const;
 
@@ -19,12 +19,15 @@ async function api(shop: Shop, server: string): Promise<boolean> {
 }
 
 Deno.test("power loss: others leave a dead server out, and it comes back by itself", async (t) => {
-  await using shop = await Shop.serving({ name: "e2e-power" });
+  await using shop = await Shop.serving({
+    name: "e2e-power",
+    configure: (text) => text.replace("user: root", "user: root\n  connect_timeout: 4"),
+  });
   const { lab } = shop;
   const all = await addresses(shop, "s1", "shop-web.jiji");
   assert.equal(all.length, 3);
 
-  await t.step("within seconds the others' DNS leaves out what was on it", async () => {
+  await chapter(t, "within seconds the others' DNS leaves out what was on it", async () => {
     const gone = all.filter((address) => address.startsWith("10.210.1."));
     assert.equal(gone.length, 1, all.join(" "));
     await lab.kill("s2");
@@ -40,7 +43,7 @@ Deno.test("power loss: others leave a dead server out, and it comes back by itse
     assert.match(await shop.page("s3", "/up"), /ok/);
   });
 
-  await t.step("status tells it, with the other servers' word", async () => {
+  await chapter(t, "status tells it, with the other servers' word", async () => {
     const outcome = await shop.jiji("network", "status", "--json");
     assert.equal(outcome.code, 0, outcome.stderr);
     const { servers } = JSON.parse(outcome.stdout);
@@ -48,7 +51,7 @@ Deno.test("power loss: others leave a dead server out, and it comes back by itse
     assert.equal(found.state, "unreachable");
   });
 
-  await t.step("after its return, without a command, all is as before", async () => {
+  await chapter(t, "after its return, without a command, all is as before", async () => {
     const atMs = performance.now();
     await lab.boot("s2");
     tell(`s2 booted in ${secondsSince(atMs)} s`);
@@ -68,7 +71,7 @@ Deno.test("power loss: others leave a dead server out, and it comes back by itse
     await shop.assertServes("1", SERVERS);
   });
 
-  await t.step("all three at once", async () => {
+  await chapter(t, "all three at once", async () => {
     await lab.kill(...SERVERS);
     const atMs = performance.now();
     await lab.boot(...SERVERS);
@@ -83,7 +86,7 @@ Deno.test("power loss: others leave a dead server out, and it comes back by itse
     }
   });
 
-  await t.step("nothing had to be done, and nothing is to be done", async () => {
+  await chapter(t, "nothing had to be done, and nothing is to be done", async () => {
     assert.match(await shop.must("deploy", "--version", "v1"), /Nothing to do/);
     assert.match(await shop.must("server", "init"), /Nothing to do/);
   });

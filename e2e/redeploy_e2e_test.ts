@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { secondsSince, Shop, spoken, tell } from "./shop.ts";
+import { chapter, secondsSince, Shop, spoken, tell } from "./shop.ts";
 
 const SERVERS = ["s1", "s2", "s3"] as const;
 const REDEPLOYS = 20;
@@ -29,7 +29,7 @@ Deno.test("redeploy: twenty versions under load, and no version that is not heal
     configure: (text) => `${text}\ndeploy:\n  health_timeout: 5s\n`,
   });
 
-  await t.step(`${REDEPLOYS} redeploys under load through all three proxies`, async () => {
+  await chapter(t, `${REDEPLOYS} redeploys under load through all three proxies`, async () => {
     const startedMs = performance.now();
     await shop.underLoad(`${REDEPLOYS} redeploys`, SERVERS, async () => {
       for (let version = 2; version < 2 + REDEPLOYS; version++) {
@@ -45,7 +45,7 @@ Deno.test("redeploy: twenty versions under load, and no version that is not heal
     }
   });
 
-  await t.step("a broken version is refused; the old one serves on", async () => {
+  await chapter(t, "a broken version is refused; the old one serves on", async () => {
     const before = await ids(shop);
     await shop.setVersion("broken");
     const good = await shop.setScript(BROKEN);
@@ -61,7 +61,7 @@ Deno.test("redeploy: twenty versions under load, and no version that is not heal
     await shop.assertServes(String(1 + REDEPLOYS), SERVERS);
   });
 
-  await t.step("healthy on two servers of three: those two are put back", async () => {
+  await chapter(t, "healthy on two servers of three: those two are put back", async () => {
     const before = await ids(shop);
     await shop.setVersion("half");
     const config = JSON.parse(await shop.lab.on("s3", ["cat", "/etc/jiji/server.json"]));
@@ -82,7 +82,7 @@ Deno.test("redeploy: twenty versions under load, and no version that is not heal
     }
   });
 
-  await t.step("the mended version goes through", async () => {
+  await chapter(t, "the mended version goes through", async () => {
     await shop.setVersion("mended");
     await shop.underLoad("the mended version", SERVERS, async () => {
       await shop.must("deploy", "--version", "mended");

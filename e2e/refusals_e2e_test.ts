@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { edit, Shop, spoken, tell } from "./shop.ts";
+import { chapter, edit, Shop, spoken, tell } from "./shop.ts";
 
 const SERVERS = ["s1", "s2", "s3"] as const;
 
@@ -24,22 +24,28 @@ Deno.test("refusals: each failure says what, where and what serves, and harms no
   await using shop = await Shop.open({
     name: "e2e-refuse",
     servers: 2,
-    configure: (text) => `${text}\ndeploy:\n  health_timeout: 4s\n`,
+    configure: (text) =>
+      `${text}\ndeploy:\n  health_timeout: 4s\n`
+        .replace("user: root", "user: root\n  connect_timeout: 4"),
   });
   const { lab } = shop;
   await lab.grow(3, "none");
 
-  await t.step("no configuration, an unknown option, a filter that matches nothing", async () => {
-    const lost = await shop.jijiIn("/", ["deploy"]);
-    assert.equal(lost.code, 3, spoken(lost));
-    assert.match(lost.stderr, /jiji init/);
-    assert.equal((await shop.jiji("deploy", "--qwertz")).code, 2);
-    const nobody = await shop.jiji("deploy", "-S", "nobody");
-    assert.equal(nobody.code, 2, spoken(nobody));
-    assert.match(nobody.stderr, /nobody/);
-  });
+  await chapter(
+    t,
+    "no configuration, an unknown option, a filter that matches nothing",
+    async () => {
+      const lost = await shop.jijiIn("/", ["deploy"]);
+      assert.equal(lost.code, 3, spoken(lost));
+      assert.match(lost.stderr, /jiji init/);
+      assert.equal((await shop.jiji("deploy", "--qwertz")).code, 2);
+      const nobody = await shop.jiji("deploy", "-S", "nobody");
+      assert.equal(nobody.code, 2, spoken(nobody));
+      assert.match(nobody.stderr, /nobody/);
+    },
+  );
 
-  await t.step("a wrong configuration: file, line, column and fix; exit 3", async () => {
+  await chapter(t, "a wrong configuration: file, line, column and fix; exit 3", async () => {
     const good = await Deno.readTextFile(join(shop.folder, ".jiji/deploy.yml"));
     const line = good.split("\n").findIndex((text) => text.includes('ports: ["3000"]')) + 1;
     await shop.configure((text) =>
@@ -55,14 +61,15 @@ Deno.test("refusals: each failure says what, where and what serves, and harms no
     await shop.configure(() => good);
   });
 
-  await t.step("deploy before server init says so, and changes nothing", async () => {
+  await chapter(t, "deploy before server init says so, and changes nothing", async () => {
     const outcome = await shop.jiji("deploy");
     assert.notEqual(outcome.code, 0);
     assert.match(outcome.stderr, /jiji server init/);
     tell(firstProblem(outcome.stderr));
   });
 
-  await t.step(
+  await chapter(
+    t,
     "an engine that can't be installed: named; the others are ready; then mended",
     async () => {
       await lab.on("s3", ["mv", "/etc/apt", "/etc/apt.away"]);
@@ -82,7 +89,8 @@ Deno.test("refusals: each failure says what, where and what serves, and harms no
     },
   );
 
-  await t.step(
+  await chapter(
+    t,
     "port 80 taken by another program: named; what went before serves; then mended",
     async () => {
       const taker = "docker run -d --name taker --network host busybox:1 httpd -f -p 80".split(" ");
@@ -90,14 +98,16 @@ Deno.test("refusals: each failure says what, where and what serves, and harms no
       const outcome = await shop.jiji("deploy", "--version", "v1");
       assert.equal(outcome.code, 8, spoken(outcome));
       assert.match(outcome.stderr, /starting kamal-proxy failed .*s1/);
-      assert.match(outcome.stderr, /another program on s1 holds port 80/);
+      assert.match(outcome.stderr, /Way on +another program on s1 holds port 80 or 443: stop it/);
       assert.match(outcome.stderr, /api v1 on s2/);
+      assert.match(outcome.stderr, /web nothing on s1 s2 s3/);
       tell(firstProblem(outcome.stderr));
       await lab.on("s1", ["docker", "rm", "-f", "taker"]);
     },
   );
 
-  await t.step(
+  await chapter(
+    t,
     "a first version that never gets healthy: exit 7, and nothing of it stays",
     async () => {
       const good = await shop.setScript("#!/bin/sh\necho 'no database'\nexec sleep 600\n");
@@ -113,7 +123,8 @@ Deno.test("refusals: each failure says what, where and what serves, and harms no
     },
   );
 
-  await t.step(
+  await chapter(
+    t,
     "a server that can't be reached: exit 4, and the others are left alone",
     async () => {
       await lab.cut("s3", "laptop");
@@ -135,7 +146,7 @@ Deno.test("refusals: each failure says what, where and what serves, and harms no
     },
   );
 
-  await t.step("--skip-unreachable leaves it out, and the next deploy catches up", async () => {
+  await chapter(t, "--skip-unreachable leaves it out, and the next deploy catches up", async () => {
     const outcome = await shop.jiji("deploy", "--version", "v3", "--skip-unreachable");
     assert.equal(outcome.code, 0, spoken(outcome));
     assert.match(outcome.stderr, /left out, since unreachable: s3/);
@@ -146,7 +157,7 @@ Deno.test("refusals: each failure says what, where and what serves, and harms no
     await shop.assertServes("3", SERVERS);
   });
 
-  await t.step("an address where nobody is: exit 4", async () => {
+  await chapter(t, "an address where nobody is: exit 4", async () => {
     await shop.configure((text) => text.replace(lab.address("s2"), "203.0.113.99"));
     const before = await states(shop, SERVERS);
     const outcome = await shop.jiji("deploy", "--version", "v4");
@@ -156,7 +167,7 @@ Deno.test("refusals: each failure says what, where and what serves, and harms no
     await shop.configure((text) => text.replace("203.0.113.99", lab.address("s2")));
   });
 
-  await t.step("a refused key: exit 4, with what was tried", async () => {
+  await chapter(t, "a refused key: exit 4, with what was tried", async () => {
     const keys = "/root/.ssh/authorized_keys";
     await lab.on("s2", ["mv", keys, `${keys}.away`]);
     const before = await states(shop, SERVERS);
@@ -169,7 +180,8 @@ Deno.test("refusals: each failure says what, where and what serves, and harms no
     assert.equal(await states(shop, SERVERS), before);
   });
 
-  await t.step(
+  await chapter(
+    t,
     "a changed host key stops everything: exit 4, nothing changed anywhere",
     async () => {
       await lab.on("s1", [

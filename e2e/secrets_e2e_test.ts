@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { CHECKOUT } from "./lab.ts";
 import type { WatchReport } from "./process_watch.ts";
-import { Shop, tell } from "./shop.ts";
+import { chapter, Shop, tell } from "./shop.ts";
 
 const SERVERS = ["s1", "s2", "s3"] as const;
 
@@ -56,7 +56,8 @@ Deno.test("secrets: nowhere but in the container and in files for root alone", a
   const watching = watch();
   let report: WatchReport;
   try {
-    await t.step(
+    await chapter(
+      t,
       "server init, plan, deploy, redeploy, lists: all of them are watched",
       async () => {
         const commands = [
@@ -96,7 +97,7 @@ Deno.test("secrets: nowhere but in the container and in files for root alone", a
     secrets.set(`the WireGuard key of ${server}`, key);
   }
 
-  await t.step("the watch sees what there is to see", () => {
+  await chapter(t, "the watch sees what there is to see", () => {
     // The container's own process has it: if that was not seen, the watch proves nothing.
     const inContainer = report.seen.filter((seen) => isInContainer(seen.group));
     assert.ok(inContainer.some((seen) => seen.text.includes(NEEDLE)));
@@ -104,7 +105,7 @@ Deno.test("secrets: nowhere but in the container and in files for root alone", a
     assert.ok(report.rounds > 200, `${report.rounds} rounds`);
   });
 
-  await t.step("in no command line or environment of a process outside the container", () => {
+  await chapter(t, "in no command line or environment of a process outside the container", () => {
     for (const [what, secret] of secrets) {
       const shown = report.seen.filter((seen) =>
         !isInContainer(seen.group) && seen.text.includes(secret)
@@ -116,23 +117,27 @@ Deno.test("secrets: nowhere but in the container and in files for root alone", a
     }
   });
 
-  await t.step("not in anything that jiji said", () => {
+  await chapter(t, "not in anything that jiji said", () => {
     const text = said.join("\n");
     for (const [what, secret] of secrets) assert.ok(!text.includes(secret), what);
   });
 
-  await t.step("not in journals, logs, audit lines, state or left files of a server", async () => {
-    for (const server of SERVERS) {
-      const text = await lab.on(server, ["sh", "-c", RECORDS_SCRIPT]);
-      assert.ok(text.length > 1000, server);
-      assert.match(text, /"action":"deploy"/, "the audit lines were read");
-      for (const [what, secret] of secrets) {
-        assert.ok(!text.includes(secret), `${what} is in a record of ${server}`);
+  await chapter(
+    t,
+    "not in journals, logs, audit lines, state or left files of a server",
+    async () => {
+      for (const server of SERVERS) {
+        const text = await lab.on(server, ["sh", "-c", RECORDS_SCRIPT]);
+        assert.ok(text.length > 1000, server);
+        assert.match(text, /"action":"deploy"/, "the audit lines were read");
+        for (const [what, secret] of secrets) {
+          assert.ok(!text.includes(secret), `${what} is in a record of ${server}`);
+        }
       }
-    }
-  });
+    },
+  );
 
-  await t.step("files that hold secrets are for root, or root and jiji, alone", async () => {
+  await chapter(t, "files that hold secrets are for root, or root and jiji, alone", async () => {
     const script = 'find / -xdev -type f -size -4M -not -path "/var/lib/docker/*" ' +
       "-not -path '/var/lib/containerd/*' -exec grep -lF -f - {} + 2>/dev/null | " +
       "while read -r file; do stat -c '%a %U %n' \"$file\"; done";
@@ -151,7 +156,7 @@ Deno.test("secrets: nowhere but in the container and in files for root alone", a
     }
   });
 
-  await t.step("the container has it, whole", async () => {
+  await chapter(t, "the container has it, whole", async () => {
     const got = await lab.on("s1", ["docker", "exec", "shop-web", "printenv", "SHOP_PASSWORD"]);
     assert.equal(got, `${SECRET}\n`);
   });

@@ -43,6 +43,15 @@ export function tell(text: string): void {
   console.log(`    · ${text}`);
 }
 
+/** A step of a story whose later steps make no sense when it fails: then the story ends. */
+export async function chapter(
+  t: Deno.TestContext,
+  name: string,
+  work: () => void | Promise<void>,
+): Promise<void> {
+  assert.ok(await t.step(name, work), `the story ends at: ${name}`);
+}
+
 /** Seconds since an instant of `performance.now()`, for telling. */
 export function secondsSince(startedMs: number): string {
   return ((performance.now() - startedMs) / 1000).toFixed(1);
