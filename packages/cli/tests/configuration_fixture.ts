@@ -9,13 +9,15 @@ export interface FixtureOptions {
   readonly hostValues?: Readonly<Record<string, string>>;
   readonly hostAllowed?: boolean;
   readonly environmentName?: string;
+  /** Folder that relative paths start from; default `/project`. */
+  readonly projectRoot?: string;
 }
 
 /** A configuration made of text, without any file. */
 export function configurationOf(text: string, options: FixtureOptions = {}): Configuration {
   return new Configuration({
     document: ConfigDocument.parse(".jiji/deploy.yml", text),
-    projectRoot: "/project",
+    projectRoot: options.projectRoot ?? "/project",
     environmentName: options.environmentName,
     home: "/home/ana",
     secrets: new SecretSource({

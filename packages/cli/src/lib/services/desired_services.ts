@@ -189,21 +189,26 @@ async function shippedFiles(
 ): Promise<{ files: ShippedFile[]; mounts: string[] }> {
   const files: ShippedFile[] = [];
   const mounts: string[] = [];
-  for (const mounted of [...service.files, ...service.directories]) {
+  const wanted = [
+    ...service.files.map((mounted) => ({ mounted, place: "file" })),
+    ...service.directories.map((mounted) => ({ mounted, place: "tree" })),
+  ];
+  for (const { mounted, place } of wanted) {
     const local = await listLocalFiles(mounted.local);
-    const hash = shortHash([local, mounted.mode, mounted.owner]);
+    // Without their places on this machine: another laptop must come to the same name.
+    const contents = local.map(({ relative, sha256 }) => ({ relative, sha256 }));
+    const hash = shortHash([contents, mounted.mode, mounted.owner]);
     const base = `${SERVER_PATHS.projects}/${project}/files/${service.name}/${hash}`;
     for (const file of local) {
       files.push({
         local: file.path,
-        remote: file.relative === "" ? `${base}/file` : `${base}/tree/${file.relative}`,
+        remote: [base, place, file.relative].filter(Boolean).join("/"),
         mode: mounted.mode === undefined ? 0o644 : parseInt(mounted.mode, 8),
         owner: mounted.owner,
       });
     }
-    const source = service.files.includes(mounted) ? `${base}/file` : `${base}/tree`;
     const options = mounted.options === undefined ? "" : `:${mounted.options}`;
-    mounts.push(`${source}:${mounted.remote}${options}`);
+    mounts.push(`${base}/${place}:${mounted.remote}${options}`);
   }
   return { files, mounts };
 }
