@@ -82,9 +82,12 @@ async function assertNothingOld(shop: Shop): Promise<void> {
   }
 }
 
+/** A lock is a folder; what guards its making is a file that stays. */
+const FIND_LOCKS = "find /var/lib/jiji/locks -mindepth 1 -type d".split(" ");
+
 async function locks(shop: Shop): Promise<string> {
   const found = await Promise.all(
-    SERVERS.map((server) => shop.lab.on(server, ["ls", "/var/lib/jiji/locks"])),
+    SERVERS.map((server) => shop.lab.on(server, FIND_LOCKS)),
   );
   return found.join("");
 }
