@@ -23,7 +23,7 @@ async function sourceFiles(folder: string): Promise<string[]> {
 export async function checksFor(folders: readonly string[]): Promise<Check[]> {
   const deno = Deno.execPath();
   const all = folders.length === 0;
-  const where = all ? ["packages", "tools", "e2e"] : [...folders];
+  const where = all ? ["packages", "tools", "e2e", "bench"] : [...folders];
   const sources = (await Promise.all(where.map(sourceFiles))).flat();
   return [
     { name: "format", argv: [deno, "fmt", "--check", ...(all ? [] : where)] },

@@ -38,6 +38,8 @@ export class DnsCache {
   #silent: ReadonlySet<string> = NO_ROWS;
   #filled = { servers: false, containers: false };
   readonly #memo = new Map<string, readonly ContainerRow[]>();
+  /** Called at once when an answer may have changed; what was made of older answers is void. */
+  onChange: () => void = () => undefined;
 
   /**
    * All container rows. Those missing here are held until {@link sweep} is sure that they are gone:
@@ -51,6 +53,7 @@ export class DnsCache {
     }
     for (const id of missing.keys()) if (!this.#held.has(id)) this.#held.set(id, nowMs);
     this.#filled.containers = true;
+    this.onChange();
   }
 
   /** A container is new or has changed. */
@@ -87,6 +90,7 @@ export class DnsCache {
       dropFrom(this.#idsByLabel, label, id);
     }
     dropFrom(this.#idsByIp, row.ip, id);
+    this.onChange();
   }
 
   /** All server rows, tombstones included. */
@@ -99,8 +103,8 @@ export class DnsCache {
       if (row.removedAtMs !== null) this.#tombstoned.add(row.id);
     }
     for (const id of missing) this.#knownSince.delete(id);
-    this.#memo.clear();
     this.#filled.servers = true;
+    this.#forget();
   }
 
   /** A server is new or has changed. Heartbeats change nothing here. */
@@ -110,13 +114,13 @@ export class DnsCache {
     if (gone === this.#tombstoned.has(row.id)) return;
     if (gone) this.#tombstoned.add(row.id);
     else this.#tombstoned.delete(row.id);
-    this.#memo.clear();
+    this.#forget();
   }
 
   /** A server's row was deleted: nothing is known against its containers any more. */
   removeServer(id: string): void {
     this.#knownSince.delete(id);
-    if (this.#tombstoned.delete(id)) this.#memo.clear();
+    if (this.#tombstoned.delete(id)) this.#forget();
   }
 
   /** Servers that do not answer this server's probes. */
@@ -125,7 +129,7 @@ export class DnsCache {
       return;
     }
     this.#silent = silent;
-    this.#memo.clear();
+    this.#forget();
   }
 
   /** Whether both tables (or a snapshot of them) have been read. */
@@ -164,6 +168,12 @@ export class DnsCache {
       addTo(this.#idsByLabel, label, row.id);
     }
     addTo(this.#idsByIp, row.ip, row.id);
+    this.onChange();
+  }
+
+  #forget(): void {
+    this.#memo.clear();
+    this.onChange();
   }
 
   #rows(ids: ReadonlySet<string>): ContainerRow[] {

@@ -61,6 +61,8 @@ export interface Edns {
   readonly udpBytes: number;
   readonly version: number;
   readonly dnssecOk: boolean;
+  /** Octets of options, which change no answer of ours. */
+  readonly optionBytes: number;
 }
 
 /** A well-formed query of one question. */
@@ -249,6 +251,7 @@ function readEdns(
         udpBytes: Math.max(UDP_BYTES_PLAIN, view.getUint16(name.next + 2)),
         version: (ttl >> 16) & 0xff,
         dnssecOk: (ttl & 0x8000) !== 0,
+        optionBytes: view.getUint16(name.next + 8),
       };
     }
     offset = end;

@@ -1,4 +1,5 @@
 /** The sockets of jiji-dns: UDP and TCP on each address, with bounds on everything. */
+import { type Cidr, cidrHas, parseIpv4 } from "@jiji/core/net";
 import { type Clock, type Logger, messageOf } from "@jiji/core/runtime";
 import { decide, type Rotation, type Zone } from "./answer.ts";
 import { encodeReject, encodeResponse, udpLimit } from "./dns_encode.ts";
@@ -6,6 +7,8 @@ import type { DnsCache } from "./dns_cache.ts";
 import { type DnsQuery, parseQuery, plainAnswer, RCODE } from "./dns_protocol.ts";
 import type { Forwarder } from "./forwarder.ts";
 import { readTcpMessage, writeTcpMessage } from "./tcp_framing.ts";
+import { BatchedUdp, NoBatches } from "./udp/batched_udp.ts";
+import { PreparedAnswers, VARIANTS_MAX } from "./udp/prepared_answers.ts";
 import type { ServerAddress } from "./upstream.ts";
 
 /** TCP clients at once; further ones wait in the kernel's queue. */
@@ -25,16 +28,28 @@ export interface DnsServerOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly signal: AbortSignal;
+  /** Clients that are answered; others get no word (nothing to amplify). Default: everyone. */
+  readonly clients?: readonly Cidr[];
+  /** Whether UDP may be served in batches through the C library. Default: false. */
+  readonly batches?: boolean;
 }
+
+/** Every IPv4 address. */
+const EVERYONE: readonly Cidr[] = [{ base: 0, prefix: 0 }];
 
 /** Answers queries on any number of addresses. */
 export class DnsServer {
   readonly #options: DnsServerOptions;
   readonly #rotation: Rotation = roundRobin();
+  /** What each UDP thread has been given to answer with. */
+  readonly #prepared = new Set<PreparedAnswers>();
   #tcpClients = 0;
 
   constructor(options: DnsServerOptions) {
     this.#options = options;
+    options.cache.onChange = () => {
+      for (const prepared of this.#prepared) prepared.invalidate();
+    };
   }
 
   /**
@@ -59,21 +74,56 @@ export class DnsServer {
   }
 
   async #serve(address: ServerAddress): Promise<void> {
-    using stop = new DisposableStack();
-    const udp = stop.adopt(Deno.listenDatagram({ transport: "udp", ...address }), closeQuietly);
-    const tcp = stop.adopt(Deno.listen({ transport: "tcp", ...address }), closeQuietly);
+    await using stack = new AsyncDisposableStack();
     const { logger, signal } = this.#options;
-    logger.info("listening", { ...address });
+    const tcp = stack.adopt(Deno.listen({ transport: "tcp", ...address }), closeQuietly);
+    const batched = this.#openBatches(address);
+    if (batched) stack.defer(() => batched.stop());
+    const udp = batched ?? Deno.listenDatagram({ transport: "udp", ...address });
+    if (!(udp instanceof BatchedUdp)) stack.adopt(udp, closeQuietly);
+    logger.info("listening", { ...address, udp: batched ? "batched" : "plain" });
+    const aborted = Promise.withResolvers<void>();
     const close = () => {
-      closeQuietly(udp);
+      if (!(udp instanceof BatchedUdp)) closeQuietly(udp);
       closeQuietly(tcp);
+      aborted.resolve();
     };
     signal.addEventListener("abort", close, { once: true });
+    const serving = [udp instanceof BatchedUdp ? udp.done : this.#serveUdp(udp)];
     try {
-      await Promise.race([this.#serveUdp(udp), this.#serveTcp(tcp)]);
+      await Promise.race([...serving, this.#serveTcp(tcp), aborted.promise]);
     } finally {
       signal.removeEventListener("abort", close);
     }
+  }
+
+  /** The fast path, where it can be had. */
+  #openBatches(address: ServerAddress): BatchedUdp | undefined {
+    if (!this.#options.batches) return undefined;
+    const prepared = new PreparedAnswers();
+    try {
+      const batched = new BatchedUdp({
+        address,
+        clients: this.#options.clients ?? EVERYONE,
+        prepared,
+        respond: (packet) => this.#respond(packet, { transport: "udp", prepared }),
+      });
+      this.#prepared.add(prepared);
+      const forget = () => this.#prepared.delete(prepared);
+      batched.done.then(forget, forget);
+      return batched;
+    } catch (error) {
+      if (!(error instanceof NoBatches)) throw error;
+      this.#options.logger.warn("UDP is served one packet at a time", { reason: error.message });
+      return undefined;
+    }
+  }
+
+  #isClient(address: Deno.Addr): boolean {
+    const { clients } = this.#options;
+    if (!clients || address.transport === "unix" || !("hostname" in address)) return true;
+    const ip = parseIpv4(address.hostname);
+    return ip !== undefined && clients.some((cidr) => cidrHas(cidr, ip));
   }
 
   async #serveUdp(socket: Deno.DatagramConn): Promise<void> {
@@ -87,7 +137,8 @@ export class DnsServer {
         if (error instanceof Deno.errors.ConnectionRefused) continue;
         throw error;
       }
-      const answer = this.#respond(packet, "udp");
+      if (!this.#isClient(from)) continue;
+      const answer = this.#respond(packet, { transport: "udp" });
       if (answer instanceof Promise) {
         answer.then((bytes) => sendQuietly(socket, { bytes, to: from }));
       } else {
@@ -103,6 +154,10 @@ export class DnsServer {
         continue;
       }
       const connection = await listener.accept();
+      if (!this.#isClient(connection.remoteAddr)) {
+        closeQuietly(connection);
+        continue;
+      }
       this.#tcpClients += 1;
       this.#serveClient(connection)
         .catch((error) => this.#options.logger.debug("tcp client", { error: messageOf(error) }))
@@ -128,7 +183,7 @@ export class DnsServer {
         rearm();
         const packet = await readTcpMessage(connection);
         if (!packet) break;
-        const task = Promise.resolve(this.#respond(packet, "tcp")).then((bytes) => {
+        const task = Promise.resolve(this.#respond(packet, { transport: "tcp" })).then((bytes) => {
           if (bytes) writes = writes.then(() => writeTcpMessage(connection, bytes));
           return writes;
         }).catch(stop).finally(() => running.delete(task));
@@ -145,16 +200,30 @@ export class DnsServer {
   /** The bytes to send back; a promise only where another resolver must be asked. */
   #respond(
     packet: Uint8Array,
-    transport: "udp" | "tcp",
+    o: { readonly transport: "udp" | "tcp"; readonly prepared?: PreparedAnswers },
   ): Uint8Array<ArrayBuffer> | undefined | Promise<Uint8Array<ArrayBuffer>> {
     const query = parseQuery(packet);
     if (query.kind === "drop") return undefined;
     if (query.kind === "reject") return encodeReject(query);
-    const bytesMax = transport === "udp" ? udpLimit(query) : TCP_BYTES_MAX;
+    const bytesMax = o.transport === "udp" ? udpLimit(query) : TCP_BYTES_MAX;
     const verdict = decide(query, { ...this.#options, rotation: this.#rotation });
-    return verdict.kind === "answer"
-      ? encodeResponse(query, verdict.answer, { bytesMax })
-      : this.#forward(query, bytesMax);
+    if (verdict.kind === "forward") return this.#forward(query, bytesMax);
+    const isKept = o.prepared !== undefined && verdict.answer.authoritative &&
+      verdict.answer.rcode === RCODE.NOERROR && !query.edns?.optionBytes;
+    if (isKept) o.prepared.put(packet, this.#variants(query, verdict.answer.answers.length));
+    return encodeResponse(query, verdict.answer, { bytesMax });
+  }
+
+  /** The answers that follow each other in rotation. */
+  #variants(query: DnsQuery, records: number): Uint8Array<ArrayBuffer>[] {
+    const bytesMax = udpLimit(query);
+    const count = Math.max(1, Math.min(records, VARIANTS_MAX));
+    return Array.from({ length: count }, (_, turn) => {
+      const verdict = decide(query, { ...this.#options, rotation: { next: () => turn } });
+      return verdict.kind === "answer"
+        ? encodeResponse(query, verdict.answer, { bytesMax })
+        : new Uint8Array();
+    });
   }
 
   async #forward(query: DnsQuery, bytesMax: number): Promise<Uint8Array<ArrayBuffer>> {

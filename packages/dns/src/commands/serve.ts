@@ -64,7 +64,11 @@ export async function serve(options: ServeOptions): Promise<void> {
     logger,
   });
   const zone = { domain: config.service_domain, clusterCidr: config.cluster_cidr };
-  const server = new DnsServer({ zone, cache, forwarder, clock, logger, signal });
+  const clients = [config.cluster_cidr, "127.0.0.0/8"].flatMap((text) => parseCidr(text) ?? []);
+  const server = new DnsServer({
+    ...{ zone, cache, forwarder, clock, logger, signal, clients },
+    batches: true,
+  });
   const onSilent = (silent: ReadonlySet<string>) => cache.setSilent(silent);
   await Promise.all([
     ...listen.map((address) => server.listen(address)),

@@ -1,0 +1,138 @@
+// deno-lint-ignore-file no-console -- a command line tool prints.
+/**
+ * jiji-dns (the built executable), dnsmasq and CoreDNS with the same names under the same load, in
+ * turns, in one run, on loopback. Ratios are of the medians; pairs run side by side in time, so that
+ * other work on the machine meets all of them.
+ *
+ * Usage: deno task bench:dns [--names 500] [--rounds 3] [--seconds 3] [--scale] [--only NAME]
+ * `--scale` compares 100, 1,000, 10,000 and 100,000 names instead.
+ */
+import { parseArgs } from "node:util";
+import { benchNames, type Contender, writeContenders } from "./contenders.ts";
+import { type Latency, measureLatency, measureThroughput, RunningServer } from "./measure.ts";
+import type { Throughput } from "./measure.ts";
+import { type Peers, preparePeers } from "./peers.ts";
+
+/** First of the loopback ports used. */
+const PORT = 31_900;
+/** Rate of the latency measurement, queries a second: a quarter of what the slowest manages. */
+const LATENCY_RATE = 10_000;
+const CHECKOUT = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");
+
+interface Figures {
+  readonly throughputs: Throughput[];
+  readonly latencies: Latency[];
+  memoryMegabytes: number;
+}
+
+interface Plan {
+  readonly names: number;
+  readonly rounds: number;
+  readonly seconds: number;
+  readonly peers: Peers;
+  readonly only: string | undefined;
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)] ?? NaN;
+}
+
+/** Queries for A records of every name, in a fixed shuffled order. */
+function queryFile(labels: readonly string[]): string {
+  const step = 7_919; // Prime: visits every name for any count that it does not divide.
+  return labels.map((_, index) => `${labels[(index * step) % labels.length]}.jiji A\n`).join("");
+}
+
+async function measure(plan: Plan): Promise<Map<string, Figures>> {
+  // Under /run/jiji, since that is all that the built executable may read.
+  await Deno.mkdir("/run/jiji", { recursive: true });
+  const folder = await Deno.makeTempDir({ dir: "/run/jiji", prefix: "bench-" });
+  await using stack = new AsyncDisposableStack();
+  stack.defer(() => Deno.remove(folder, { recursive: true }));
+  const names = benchNames(plan.names);
+  const queries = `${folder}/queries`;
+  await Deno.writeTextFile(queries, queryFile(names.map((name) => name.label)));
+  const contenders = await writeContenders(names, {
+    folder,
+    peers: plan.peers,
+    jijiDns: `${CHECKOUT}/build/jiji-dns`,
+    port: PORT,
+  });
+  const running: RunningServer[] = [];
+  for (const contender of wanted(contenders, plan)) {
+    const server = await RunningServer.start(contender, `${names[0]!.label}.jiji`);
+    running.push(stack.use(server));
+  }
+  const figures = new Map<string, Figures>(running.map((server) => [
+    server.contender.name,
+    { throughputs: [], latencies: [], memoryMegabytes: 0 },
+  ]));
+  const load = { dnsperf: plan.peers.dnsperf, queries, seconds: plan.seconds };
+  for (let round = 0; round < plan.rounds; round++) {
+    for (const server of running) {
+      const own = figures.get(server.contender.name)!;
+      own.throughputs.push(await measureThroughput(server, load));
+      own.latencies.push(await measureLatency(server, { ...load, seconds: 2, rate: LATENCY_RATE }));
+      own.memoryMegabytes = Math.max(own.memoryMegabytes, await server.memoryMegabytes());
+    }
+  }
+  return figures;
+}
+
+function wanted(contenders: readonly Contender[], plan: Plan): readonly Contender[] {
+  return contenders.filter((one) => plan.only === undefined || one.name === plan.only);
+}
+
+/** The table of one comparison. */
+function renderFigures(figures: ReadonlyMap<string, Figures>): string {
+  const own = figures.get("jiji-dns");
+  const ownRate = own && median(own.throughputs.map((one) => one.queriesPerSecond));
+  const lines = [...figures].map(([name, one]) => {
+    const rates = one.throughputs.map((run) => run.queriesPerSecond);
+    const rate = median(rates);
+    const cells = [
+      name.padEnd(9),
+      `${Math.round(rate)} q/s`.padStart(12),
+      `(${rates.map((value) => Math.round(value / 1000)).join(" ")} k)`.padEnd(18),
+      `cpu ${median(one.throughputs.map((run) => run.cpuMicroseconds)).toFixed(1)} us/q`.padStart(
+        13,
+      ),
+      `lost ${Math.max(...one.throughputs.map((run) => run.lostPercent)).toFixed(2)} %`,
+      `p50 ${Math.round(median(one.latencies.map((run) => run.p50)))}`,
+      `p99 ${Math.round(median(one.latencies.map((run) => run.p99)))}`,
+      `p99.9 ${Math.round(median(one.latencies.map((run) => run.p999)))} us`,
+      `${one.memoryMegabytes.toFixed(0)} MB`.padStart(7),
+    ];
+    const ratio = ownRate && name !== "jiji-dns"
+      ? `  jiji-dns is ${(ownRate / rate).toFixed(2)} x`
+      : "";
+    return cells.join("  ") + ratio;
+  });
+  return lines.join("\n");
+}
+
+if (import.meta.main) {
+  const { values } = parseArgs({
+    options: {
+      names: { type: "string", default: "500" },
+      rounds: { type: "string", default: "3" },
+      seconds: { type: "string", default: "3" },
+      scale: { type: "boolean", default: false },
+      only: { type: "string" },
+    },
+  });
+  const peers = await preparePeers((line) => console.error(line));
+  const counts = values.scale ? [100, 1_000, 10_000, 100_000] : [Number(values.names)];
+  for (const names of counts) {
+    const plan = {
+      names,
+      rounds: Number(values.rounds),
+      seconds: Number(values.seconds),
+      peers,
+      only: values.only,
+    };
+    console.log(`${names} names, two addresses each; latency at ${LATENCY_RATE} q/s`);
+    console.log(renderFigures(await measure(plan)));
+  }
+}

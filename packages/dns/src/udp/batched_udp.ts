@@ -1,0 +1,229 @@
+/**
+ * UDP in batches: a thread receives, answers what is prepared, and hands the rest to us. Needs the
+ * C library; {@link openBatchedUdp} says so when it cannot be had.
+ */
+import { type Cidr, parseIpv4 } from "@jiji/core/net";
+import { lastErrno, type Libc, LIBC_SYMBOLS, openLibc } from "./libc.ts";
+import {
+  ARENA_WORDS,
+  CONTROL,
+  COUNTER,
+  KEY_BYTES_MAX,
+  type PreparedAnswers,
+  PROBES_MAX,
+  SLOTS,
+} from "./prepared_answers.ts";
+import {
+  MISS_HEADER_BYTES,
+  type UdpWorkerInit,
+  type UdpWorkerMessage,
+  udpWorkerSource,
+} from "./udp_worker.ts";
+
+/** Messages taken with one system call; more gains nothing (measured with bench:dns). */
+const BATCH = 64;
+/** Largest query read, octets. Longer ones are cut and so malformed. */
+const RX_BYTES = 2_048;
+/** Largest answer sent, octets: {@link UDP_BYTES_MAX}. */
+const TX_BYTES = 1_232;
+/** Queries handed to the main thread and not answered yet; more are dropped, clients ask again. */
+export const PENDING_MAX = 4_096;
+/** Receive buffer of the socket, octets: a restart's worth of queries waits in it. */
+const RECEIVE_BUFFER_BYTES = 4 << 20;
+/** The thread looks this often whether to stop, milliseconds. */
+const STOP_LOOK_MS = 250;
+/** The thread gets this long to stop before it is ended, milliseconds. */
+const STOP_MS = 2_000;
+
+// Source: <bits/socket.h>, <asm-generic/socket.h>, send(2).
+const AF_INET = 2;
+const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000;
+const SOL_SOCKET = 1;
+const SO_RCVBUF = 8;
+const SO_RCVTIMEO = 20;
+const SO_SNDTIMEO = 21;
+const MSG_DONTWAIT = 0x40;
+
+/** Errors that mean "later": the address is not there yet, or still taken. Source: errno(3). */
+const ERRNO_NAMES: ReadonlyMap<number, string> = new Map([
+  [13, "permission denied"],
+  [98, "address in use"],
+  [99, "address not on this host yet"],
+]);
+
+/** What an answer is, and whether it may be given again to the same bytes. */
+export interface BatchedUdpOptions {
+  readonly address: { readonly hostname: string; readonly port: number };
+  /** A bound socket to use instead of a new one (systemd's). */
+  readonly fd?: number;
+  /** Clients that are answered. */
+  readonly clients: readonly Cidr[];
+  readonly prepared: PreparedAnswers;
+  /** Answers one packet; the answer of the promise or at once; undefined drops it. */
+  readonly respond: (
+    packet: Uint8Array,
+  ) => Uint8Array | undefined | Promise<Uint8Array | undefined>;
+}
+
+/** Why batches cannot be had here; the plain path serves then. */
+export class NoBatches extends Error {
+  /** Class name, as errors carry it. */
+  override readonly name = "NoBatches";
+}
+
+/** A running socket with its thread. */
+export class BatchedUdp {
+  readonly #libc: Libc;
+  readonly #fd: number;
+  readonly #worker: Worker;
+  readonly #url: string;
+  readonly #control: Int32Array;
+  readonly #options: BatchedUdpOptions;
+  readonly #stopped = Promise.withResolvers<void>();
+  /** Settles when the thread has ended; rejects when it failed. */
+  readonly done: Promise<void> = this.#stopped.promise;
+
+  /**
+   * Binds the address and starts the thread.
+   *
+   * @throws {NoBatches} where the C library cannot be used.
+   * @throws {Error} when the address cannot be bound (yet).
+   */
+  constructor(options: BatchedUdpOptions) {
+    const opened = openLibc();
+    if (opened.kind === "none") throw new NoBatches(opened.reason);
+    this.#options = options;
+    this.#libc = opened.libc;
+    this.done.catch(() => undefined);
+    try {
+      this.#fd = options.fd ?? bindSocket(opened.libc, options.address);
+      prepareSocket(opened.libc, this.#fd);
+    } catch (error) {
+      opened.libc.close();
+      throw error;
+    }
+    this.#control = new Int32Array(options.prepared.shared.control);
+    const source = new Blob([udpWorkerSource()], { type: "text/javascript" });
+    this.#url = URL.createObjectURL(source);
+    this.#worker = new Worker(this.#url, { type: "module", name: "udp" });
+    this.#worker.onmessage = (event: MessageEvent<UdpWorkerMessage>) => this.#take(event.data);
+    this.#worker.onerror = (event) => {
+      event.preventDefault();
+      this.#stopped.reject(new Error(`UDP thread failed: ${event.message}`));
+    };
+    this.#worker.postMessage(initOf(options, { fd: this.#fd, libcPath: opened.path }));
+  }
+
+  /** Ends the thread, and closes the socket unless it was given. */
+  async stop(): Promise<void> {
+    Atomics.store(this.#control, CONTROL.stop, 1);
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, STOP_MS));
+    await Promise.race([this.done.catch(() => undefined), late]);
+    clearTimeout(timer);
+    this.#worker.terminate();
+    URL.revokeObjectURL(this.#url);
+    if (this.#options.fd === undefined) this.#libc.symbols.close(this.#fd);
+    this.#libc.close();
+  }
+
+  #take(message: UdpWorkerMessage): void {
+    if (message.kind === "stopped") return this.#stopped.resolve();
+    const bytes = new Uint8Array(message.packets);
+    for (let at = 0; at + MISS_HEADER_BYTES <= bytes.length;) {
+      const length = ((bytes[at + 16] ?? 0) << 8) | (bytes[at + 17] ?? 0);
+      const end = at + MISS_HEADER_BYTES + length;
+      this.#answer(bytes.slice(at, at + 16), bytes.subarray(at + MISS_HEADER_BYTES, end));
+      at = end;
+    }
+  }
+
+  #answer(client: Uint8Array<ArrayBuffer>, packet: Uint8Array): void {
+    const answer = this.#options.respond(packet);
+    if (answer instanceof Promise) {
+      answer.then((bytes) => this.#send(client, bytes), () => this.#send(client, undefined));
+    } else {
+      this.#send(client, answer);
+    }
+  }
+
+  #send(client: Uint8Array<ArrayBuffer>, bytes: Uint8Array | undefined): void {
+    Atomics.sub(this.#control, CONTROL.pending, 1);
+    if (!bytes || Atomics.load(this.#control, CONTROL.stop) !== 0) return;
+    const own = bytes as Uint8Array<ArrayBuffer>;
+    // A client that cannot be reached asks again; there is nobody to tell.
+    this.#libc.symbols.sendto(this.#fd, own, BigInt(own.length), MSG_DONTWAIT, client, 16);
+  }
+}
+
+function initOf(
+  options: BatchedUdpOptions,
+  o: { readonly fd: number; readonly libcPath: string },
+): UdpWorkerInit {
+  return {
+    ...o,
+    symbols: LIBC_SYMBOLS,
+    shared: options.prepared.shared,
+    control: CONTROL,
+    counter: COUNTER,
+    slots: SLOTS,
+    arenaWords: ARENA_WORDS,
+    probesMax: PROBES_MAX,
+    keyBytesMax: KEY_BYTES_MAX,
+    clients: options.clients.flatMap(clientWords),
+    batch: BATCH,
+    rxBytes: RX_BYTES,
+    txBytes: TX_BYTES,
+    pendingMax: PENDING_MAX,
+  };
+}
+
+/** Network and mask as they lie in memory: big-endian octets read as a little-endian word. */
+function clientWords(cidr: Cidr): number[] {
+  const mask = cidr.prefix === 0 ? 0 : (-1 << (32 - cidr.prefix)) >>> 0;
+  return [swap((cidr.base & mask) >>> 0), swap(mask)];
+}
+
+function swap(word: number): number {
+  const view = new DataView(new ArrayBuffer(4));
+  view.setUint32(0, word, false);
+  return view.getInt32(0, true);
+}
+
+/** `struct sockaddr_in`. Source: ip(7). */
+function socketAddress(
+  address: { readonly hostname: string; readonly port: number },
+): Uint8Array<ArrayBuffer> {
+  const ip = parseIpv4(address.hostname);
+  if (ip === undefined) throw new NoBatches(`${address.hostname} is no IPv4 address`);
+  const bytes = new Uint8Array(16);
+  const view = new DataView(bytes.buffer);
+  view.setUint16(0, AF_INET, true);
+  view.setUint16(2, address.port);
+  view.setUint32(4, ip);
+  return bytes;
+}
+
+function bindSocket(
+  libc: Libc,
+  address: { readonly hostname: string; readonly port: number },
+): number {
+  const name = socketAddress(address);
+  const fd = libc.symbols.socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0);
+  if (fd < 0) throw new Error(`no UDP socket: errno ${lastErrno(libc)}`);
+  if (libc.symbols.bind(fd, name, name.length) < 0) {
+    const errno = lastErrno(libc);
+    libc.symbols.close(fd);
+    throw new Error(`bind: ${ERRNO_NAMES.get(errno) ?? `errno ${errno}`}`);
+  }
+  return fd;
+}
+
+function prepareSocket(libc: Libc, fd: number): void {
+  const buffer = new Int32Array([RECEIVE_BUFFER_BYTES]);
+  libc.symbols.setsockopt(fd, SOL_SOCKET, SO_RCVBUF, buffer, 4);
+  for (const option of [SO_RCVTIMEO, SO_SNDTIMEO]) {
+    const time = new BigInt64Array([0n, BigInt(STOP_LOOK_MS * 1_000)]);
+    libc.symbols.setsockopt(fd, SOL_SOCKET, option, time, 16);
+  }
+}

@@ -1,0 +1,182 @@
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import type { ContainerRow } from "@jiji/core/corrosion";
+import { parseCidr } from "@jiji/core/net";
+import { silentLogger, systemClock, waitFor } from "@jiji/core/runtime";
+import { ask } from "../src/commands/ask.ts";
+import { DnsCache } from "../src/dns_cache.ts";
+import { encodeQuery } from "../src/dns_encode.ts";
+import { answeredAddresses, parseMessage } from "../src/dns_message.ts";
+import { TYPE } from "../src/dns_protocol.ts";
+import { DnsServer } from "../src/dns_server.ts";
+import { Forwarder } from "../src/forwarder.ts";
+import { openLibc } from "../src/udp/libc.ts";
+import { ARENA_WORDS, CONTROL, COUNTER, PreparedAnswers } from "../src/udp/prepared_answers.ts";
+
+function row(service: string, index: number, facts: Partial<ContainerRow> = {}): ContainerRow {
+  return {
+    id: `${service}${index}`,
+    project: "casa",
+    service,
+    serverId: `s${index}`,
+    instance: `s${index}`,
+    name: `casa-${service}`,
+    version: "7",
+    ip: `10.210.${index}.4`,
+    ports: ["3000/tcp"],
+    startedAtMs: index,
+    health: "healthy",
+    unhealthySinceMs: null,
+    ...facts,
+  };
+}
+
+function freePort(): number {
+  const socket = Deno.listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 });
+  const { port } = socket.addr as Deno.NetAddr;
+  socket.close();
+  return port;
+}
+
+/** A server with batches on loopback. */
+class Running implements AsyncDisposable {
+  readonly cache = new DnsCache();
+  readonly at = { hostname: "127.0.0.1", port: freePort() };
+  readonly #stop = new AbortController();
+  readonly #done: Promise<void>;
+
+  constructor(clients: string) {
+    this.cache.replaceServers([], 0);
+    this.cache.replaceContainers([row("api", 1), row("api", 2), row("web", 1)], 0);
+    const server = new DnsServer({
+      zone: { domain: "jiji", clusterCidr: "10.210.0.0/16" },
+      cache: this.cache,
+      forwarder: new Forwarder({
+        resolvers: () => Promise.resolve([]),
+        upstream: { udp: () => Promise.reject(), tcp: () => Promise.reject() },
+        clock: systemClock,
+        randomId: () => 1,
+        logger: silentLogger,
+      }),
+      clock: systemClock,
+      logger: silentLogger,
+      signal: this.#stop.signal,
+      clients: [parseCidr(clients)!],
+      batches: true,
+    });
+    this.#done = server.listen(this.at);
+  }
+
+  async addresses(name: string, timeoutMs = 2_000): Promise<string[]> {
+    const { packet, message } = await ask(this.at, { name, type: TYPE.A }, { timeoutMs });
+    return answeredAddresses(packet, message);
+  }
+
+  async ready(): Promise<void> {
+    const up = await waitFor(() => this.addresses("casa-web.jiji", 200).catch(() => undefined), {
+      clock: systemClock,
+      timeoutMs: 5_000,
+      everyMs: 10,
+    });
+    assert.ok(up);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await this.#done;
+  }
+}
+
+Deno.test("openLibc(): the C library is found here, so the batched path is the one tested", () => {
+  const opened = openLibc();
+  assert.equal(opened.kind, "open");
+  if (opened.kind === "open") opened.libc.close();
+});
+
+Deno.test("BatchedUdp: prepared answers rotate and follow every change at once", async () => {
+  await using server = new Running("127.0.0.0/8");
+  await server.ready();
+  const firsts = new Set<string | undefined>();
+  for (let turn = 0; turn < 6; turn++) {
+    const found = await server.addresses("casa-api.jiji");
+    assert.deepEqual([...found].sort(), ["10.210.1.4", "10.210.2.4"]);
+    firsts.add(found[0]);
+  }
+  assert.equal(firsts.size, 2);
+  for (let turn = 0; turn < 50; turn++) {
+    const health = turn % 2 === 0 ? "unhealthy" : "healthy";
+    server.cache.putContainer(row("api", 2, { health }));
+    const found = (await server.addresses("casa-api.jiji")).sort();
+    const wanted = turn % 2 === 0 ? ["10.210.1.4"] : ["10.210.1.4", "10.210.2.4"];
+    assert.deepEqual(found, wanted, `after change ${turn}`);
+  }
+});
+
+Deno.test("BatchedUdp: many clients at once each get the answer to their own question", async () => {
+  await using server = new Running("127.0.0.0/8");
+  await server.ready();
+  const asked = Array.from({ length: 300 }, (_, index) => {
+    const name = ["casa-api.jiji", "casa-web.jiji", `none${index}.jiji`][index % 3]!;
+    return server.addresses(name).then((found) => ({ name, count: found.length }));
+  });
+  for (const { name, count } of await Promise.all(asked)) {
+    assert.equal(count, name === "casa-api.jiji" ? 2 : name === "casa-web.jiji" ? 1 : 0, name);
+  }
+});
+
+Deno.test("BatchedUdp: clients outside the cluster get no word over UDP nor TCP", async () => {
+  await using server = new Running("10.210.0.0/16");
+  const up = await waitFor(async () => {
+    try {
+      (await Deno.connect(server.at)).close();
+      return true;
+    } catch {
+      return undefined;
+    }
+  }, { clock: systemClock, timeoutMs: 5_000, everyMs: 10 });
+  assert.ok(up);
+  await assert.rejects(server.addresses("casa-web.jiji", 300));
+  using connection = await Deno.connect(server.at);
+  assert.equal(await connection.read(new Uint8Array(1)).catch(() => null), null);
+});
+
+Deno.test("BatchedUdp: hostile packets are survived, prepared answers keep to their bytes", async () => {
+  await using server = new Running("127.0.0.0/8");
+  await server.ready();
+  const socket = Deno.listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 });
+  const to = { transport: "udp", ...server.at } as const;
+  const base = encodeQuery(7, { name: "casa-api.jiji", type: TYPE.A });
+  for (
+    const seed of fc.sample(fc.array(fc.tuple(fc.nat(80), fc.nat(255)), { maxLength: 4 }), 300)
+  ) {
+    const packet = new Uint8Array(base);
+    for (const [at, octet] of seed) if (at < packet.length) packet[at] = octet;
+    await socket.send(packet.subarray(0, seed[0]?.[0] ?? packet.length), to);
+  }
+  await socket.send(new Uint8Array(9_000), to);
+  socket.close();
+  assert.equal((await server.addresses("casa-api.jiji")).length, 2);
+  const again = await ask(server.at, { name: "CASA-api.jiji", type: TYPE.A }, { timeoutMs: 2_000 });
+  assert.match(new TextDecoder().decode(again.packet), /CASA-api/);
+  assert.equal(parseMessage(again.packet)?.rcode, 0);
+});
+
+Deno.test("PreparedAnswers.put(): refuses long queries, starts anew when memory is full", () => {
+  const prepared = new PreparedAnswers();
+  const control = new Int32Array(prepared.shared.control);
+  assert.equal(prepared.put(new Uint8Array(1_000), [new Uint8Array(20)]), false);
+  assert.equal(prepared.put(new Uint8Array(20), []), false);
+  const epoch = control[CONTROL.epoch];
+  const query = new Uint8Array(40);
+  const answer = new Uint8Array(60_000);
+  const fits = Math.floor(ARENA_WORDS / (4 + 10 + 15_000));
+  for (let index = 0; index < fits; index++) {
+    query[20] = index & 255;
+    query[21] = index >> 8;
+    assert.ok(prepared.put(query, [answer]));
+  }
+  assert.equal(control[CONTROL.epoch], epoch);
+  assert.ok(prepared.put(new Uint8Array(30), [answer]));
+  assert.equal(control[CONTROL.epoch], (epoch ?? 0) + 1);
+  assert.equal(new Float64Array(prepared.shared.counters)[COUNTER.prepared], 0);
+});
