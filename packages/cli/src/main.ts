@@ -1,6 +1,6 @@
 /** The `jiji` program: command tree and options only; each handler is loaded when it is called. */
 import "./utils/commonjs_globals.ts";
-import { Command, CommanderError } from "@commander-js/extra-typings";
+import { Command, CommanderError, type CommandUnknownOpts } from "@commander-js/extra-typings";
 import { JijiError, systemClock, UsageError, VERSION } from "@jiji/core/runtime";
 import { Output, type TextSink } from "./lib/output/output.ts";
 import type { CommonOptions, Ports } from "./utils/command_helpers.ts";
@@ -88,8 +88,13 @@ function command(name: string) {
   return new Command(name)
     .exitOverride()
     .helpOption("-h, --help", "show help")
-    .showSuggestionAfterError()
-    .showHelpAfterError(`(jiji ${name === "jiji" ? "" : `${name} `}--help shows more)`);
+    .showSuggestionAfterError();
+}
+
+/** Names after an error the help screen that tells more: a command's whole name is known last. */
+function pointAtHelp(tree: CommandUnknownOpts, path: string): void {
+  tree.showHelpAfterError(`(${path} --help shows more)`);
+  for (const child of tree.commands) pointAtHelp(child, `${path} ${child.name()}`);
 }
 
 /** A command about the cluster of a configuration, with the options all of them share. */
@@ -247,6 +252,8 @@ proxy.addCommand(
     ),
 );
 program.addCommand(proxy);
+
+pointAtHelp(program, "jiji");
 
 /** Help and version end well; anything else commander refuses is a usage error. */
 try {
