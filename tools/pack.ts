@@ -82,15 +82,25 @@ shared=/var/cache/jiji
 if [ -x "$shared/$runtime/deno" ] && [ -f "$shared/$app/${facts.entry}" ]; then base=$shared
 elif [ "$(id -u)" = 0 ] && mkdir -p "$shared" 2>/dev/null && [ -w "$shared" ]; then base=$shared
 else base=\${XDG_CACHE_HOME:-\${HOME:-/tmp/jiji-$(id -u)}/.cache}/jiji; fi
+stage=
+fail() {
+  [ -z "$stage" ] || rm -rf "$stage"
+  echo "$0: cannot unpack itself into $base: make room there, or set XDG_CACHE_HOME" >&2
+  exit 1
+}
+begin() { mkdir -p "$base" 2>/dev/null && stage=$(mktemp -d "$base/.stage.XXXXXX" 2>/dev/null); }
+keep() { chmod 755 "$stage"; mv -T "$stage" "$base/$1" 2>/dev/null || rm -rf "$stage"; }
 if [ ! -x "$base/$runtime/deno" ]; then
-  mkdir -p "$base"; stage=$(mktemp -d "$base/.stage.XXXXXX")
-  tail -c +${headerBytes + facts.appBytes + 1} "$0" | gzip -dc >"$stage/deno"
-  chmod 755 "$stage" "$stage/deno"; mv -T "$stage" "$base/$runtime" 2>/dev/null || rm -rf "$stage"
+  begin || fail
+  tail -c +${headerBytes + facts.appBytes + 1} "$0" | gzip -dc >"$stage/deno" || fail
+  chmod 755 "$stage/deno"; keep "$runtime"
 fi
 if [ ! -f "$base/$app/${facts.entry}" ]; then
-  mkdir -p "$base"; stage=$(mktemp -d "$base/.stage.XXXXXX")
-  tail -c +${headerBytes + 1} "$0" | head -c ${facts.appBytes} | gzip -dc | tar -xf - -C "$stage"
-  chmod 755 "$stage"; mv -T "$stage" "$base/$app" 2>/dev/null || rm -rf "$stage"
+  begin || fail
+  tail -c +${
+    headerBytes + 1
+  } "$0" | head -c ${facts.appBytes} | gzip -dc | tar -xf - -C "$stage" || fail
+  keep "$app"
 fi
 export JIJI_EXECUTABLE="$0" DENO_NO_UPDATE_CHECK=1 DENO_DIR="$base/deno-$(id -u)"
 exec "$base/$runtime/deno" run --quiet --no-prompt --no-config --no-lock --no-remote --unstable-net \\
