@@ -112,6 +112,7 @@ const RUN_FLAGS = new Set([
   "--cap-add",
   "--label",
   "--log-opt",
+  "--sysctl",
 ]);
 
 /** Flags and values by flag, and what follows them; undefined for a flag that jiji does not use. */

@@ -6,7 +6,7 @@ import {
   SERVER_UNITS,
   type ServerConfig,
 } from "@jiji/core";
-import { UNIT_PATHS, WIREGUARD_CONF } from "./server_files.ts";
+import { AWAIT_MESH, UNIT_PATHS, WIREGUARD_CONF } from "./server_files.ts";
 
 /** A file on a server. */
 export interface FileFact {
@@ -61,6 +61,7 @@ const WATCHED_FILES: readonly string[] = [
   SERVER_PATHS.corrosionConfig,
   `${SERVER_PATHS.corrosionSchemas}/jiji.sql`,
   WIREGUARD_CONF,
+  AWAIT_MESH,
   ...UNIT_PATHS,
   `${SERVER_PATHS.bin}/corrosion`,
   `${SERVER_PATHS.bin}/jiji-dns`,

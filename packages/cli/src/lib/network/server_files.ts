@@ -96,6 +96,28 @@ RestrictSUIDSGID=yes
 LockPersonality=yes
 SystemCallArchitectures=native`;
 
+/** Waits before Corrosion starts; see {@link renderAwaitMesh}. */
+export const AWAIT_MESH: string = "/etc/jiji/await-mesh.sh";
+
+/**
+ * Corrosion announces itself when it starts, and again only after tens of seconds: after a reboot
+ * it must not start before the daemon has given WireGuard its peers and one of them has answered.
+ * Five seconds are enough for that; a server without reachable peers goes on alone.
+ */
+export function renderAwaitMesh(): string {
+  return `#!/bin/sh
+# Written by jiji server init.
+grep -qs public_key ${SERVER_PATHS.peerSeed} ${SERVER_PATHS.daemonState}/peers.json || exit 0
+tries=0
+while [ "$tries" -lt 50 ]; do
+  wg show ${MESH_INTERFACE} latest-handshakes 2>/dev/null | grep -q '[[:space:]][1-9][0-9]*$' && exit 0
+  tries=$((tries + 1))
+  sleep 0.1
+done
+exit 0
+`;
+}
+
 /** Unit of Corrosion: unprivileged, private temporary folder, slow restart (it panics within 6 s). */
 export function renderCorrosionUnit(): string {
   return `# Written by jiji server init.
@@ -108,6 +130,7 @@ StartLimitIntervalSec=0
 [Service]
 User=jiji
 Group=jiji
+ExecStartPre=+/bin/sh ${AWAIT_MESH}
 ExecStart=${SERVER_PATHS.bin}/corrosion agent -c ${SERVER_PATHS.corrosionConfig}
 Environment=TMPDIR=${SERVER_PATHS.corrosionState}/tmp
 RuntimeDirectory=jiji-corrosion
@@ -153,14 +176,16 @@ WantedBy=multi-user.target
 `;
 }
 
-/** Unit of jiji-daemon: root, since it drives WireGuard, routes, firewall and engine. */
-export function renderDaemonUnit(engine: ServerConfig["engine"]): string {
-  const after = engine === "docker" ? "docker.service" : "podman.socket";
+/**
+ * Unit of jiji-daemon: root, since it drives WireGuard, routes, firewall and engine. It does not
+ * wait for the engine: the mesh comes first, and Corrosion waits for it.
+ */
+export function renderDaemonUnit(): string {
   return `# Written by jiji server init.
 [Unit]
 Description=jiji-daemon, keeps this server's mesh and state true
 Wants=wg-quick@${MESH_INTERFACE}.service
-After=wg-quick@${MESH_INTERFACE}.service jiji-corrosion.service ${after}
+After=wg-quick@${MESH_INTERFACE}.service
 StartLimitIntervalSec=0
 
 [Service]
@@ -226,6 +251,7 @@ export function managedFiles(
       content: renderWireguardConf(config),
       unit: "wireguard",
     },
+    { path: AWAIT_MESH, mode: 0o755, owner: "root:root", content: renderAwaitMesh() },
     {
       path: CORROSION_UNIT,
       mode: 0o644,
@@ -238,7 +264,7 @@ export function managedFiles(
       path: DAEMON_UNIT,
       mode: 0o644,
       owner: "root:root",
-      content: renderDaemonUnit(config.engine),
+      content: renderDaemonUnit(),
       unit: "daemon",
     },
   ];
