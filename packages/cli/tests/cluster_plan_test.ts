@@ -80,6 +80,15 @@ Deno.test("planCluster(): new servers get blocks, endpoints and each other as pe
   assert.deepEqual(place.bootstrap, ["[fdcc::2]:31280"]);
 });
 
+Deno.test("planCluster(): split zones reach every server, also those that joined before", () => {
+  const settings = { ...SETTINGS, dnsForward: { "corp.example": ["10.0.0.53"] } };
+  const places = planCluster([server("s1"), member("s2", "10.210.7.0/24")], [], settings);
+  for (const name of ["s1", "s2"]) {
+    assert.deepEqual(places.get(name)?.config.dns_forward, { "corp.example": ["10.0.0.53"] });
+  }
+  assert.equal(planCluster([server("s1")], [], SETTINGS).get("s1")?.config.dns_forward, undefined);
+});
+
 Deno.test("planCluster(): a newcomer asks members first, and never more than five", () => {
   const servers = [
     ...["s1", "s2", "s3", "s4", "s5"].map((name) => server(name)),

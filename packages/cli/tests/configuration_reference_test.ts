@@ -4,7 +4,7 @@ import { renderStarter } from "../src/commands/init.ts";
 import { BuilderSchema, RegistrySchema } from "../src/lib/configuration/builder.ts";
 import { ConfigurationSchema } from "../src/lib/configuration/configuration.ts";
 import { EnvironmentSchema } from "../src/lib/configuration/environment.ts";
-import { DeploySchema, NetworkSchema } from "../src/lib/configuration/network.ts";
+import { DeploySchema, NetworkDnsSchema, NetworkSchema } from "../src/lib/configuration/network.ts";
 import { HealthCheckSchema, ProxySchema, TargetSchema } from "../src/lib/configuration/proxy.ts";
 import { ServerSchema } from "../src/lib/configuration/servers.ts";
 import {
@@ -38,6 +38,7 @@ const SHOWN_AT: readonly [path: string, entries: ObjectEntries][] = [
   ["ssh", SSHSchema.entries],
   ["servers.*", ServerSchema.entries],
   ["network", NetworkSchema.entries],
+  ["network.dns", NetworkDnsSchema.entries],
   ["deploy", DeploySchema.entries],
   ["environment", EnvironmentSchema.entries],
   ["services.*", ServiceSchema.entries],

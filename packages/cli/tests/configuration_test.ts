@@ -251,6 +251,17 @@ const TOP_PROBLEMS: readonly [name: string, text: string, problem: RegExp][] = [
   ["host bits", configText(undefined, "network: {cluster_cidr: 10.0.0.1/16}\n"), /IPv4 network/],
   ["tiny cluster", configText(undefined, "network: {cluster_cidr: 10.0.0.0/30}\n"), /can't be cut/],
   ["loopback", configText(undefined, "network: {cluster_cidr: 127.0.0.0/16}\n"), /reserved/],
+  [
+    "no address",
+    configText(undefined, "network: {dns: {forward: {corp.example: [dns1]}}}\n"),
+    /dns1.* is not an address/,
+  ],
+  [
+    "own zone",
+    configText(undefined, "network: {dns: {forward: {jiji: [10.0.0.53]}}}\n"),
+    /jiji is not/,
+  ],
+  ["no resolver", configText(undefined, "network: {dns: {forward: {a.b: []}}}\n"), /no resolver/],
   ["jump twice", configText(undefined, "ssh: {proxy: a, proxy_command: '%h %p'}\n"), /exclude/],
   ["ssh options", configText(undefined, "ssh: {options: {}}\n"), /ssh_config file/],
   ["key data", configText(undefined, "ssh: {key_data: [CI_KEY]}\n"), /CI_KEY is not set/],

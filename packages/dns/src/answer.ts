@@ -23,6 +23,8 @@ export interface Zone {
   readonly domain: string;
   /** The cluster's network: PTR questions below it are ours. */
   readonly clusterCidr: string;
+  /** This server: whose containers `nearest.` names prefer. */
+  readonly serverId: string;
 }
 
 /** What to do with a question. */
@@ -48,6 +50,7 @@ export function decide(
   context: { readonly zone: Zone; readonly cache: DnsCache; readonly rotation: Rotation },
 ): Verdict {
   const answer = (answer: DnsAnswer): Verdict => ({ kind: "answer", answer });
+  // RFC 6891 section 6.1.3: only version 0 is spoken here.
   if (query.edns && query.edns.version > 0) return answer(plainAnswer(RCODE.BADVERS));
   // Zone transfers (251–252) and mail types (253–254) are not for a stub's resolver.
   if (query.type >= 251 && query.type <= 254) return answer(plainAnswer(RCODE.REFUSED));
@@ -75,8 +78,12 @@ function answerService(
   const { cache, zone } = context;
   const soa = soaRecord(zone.domain);
   const service = parseServiceLabel(context.label);
-  const found = cache.lookup(service.label);
-  if (found.kind !== "known") return negative(RCODE.NXDOMAIN, soa);
+  const found = cache.lookup(service.label, service.nearest ? { nearest: zone.serverId } : {});
+  if (found.kind !== "known") {
+    // RFC 8020 section 2: a name with names below it (`api.casa.jiji`) exists, if without records.
+    const isParent = service.kind !== "port" && cache.hasProject(service.label);
+    return negative(isParent ? RCODE.NOERROR : RCODE.NXDOMAIN, soa);
+  }
   const containers = rotate(found.containers, context.rotation.next(service.label));
   if (service.kind === "underscore") {
     // `_tcp.casa-api` exists as soon as something stands below it (RFC 8020): known, but empty.
@@ -188,17 +195,21 @@ function placeInReverse(name: string, zone: Zone): Place {
 
 /** A label below the domain: a service, or one of a service's ports (`_3000._tcp.casa-api`). */
 type ServiceLabel =
-  | { readonly kind: "service"; readonly label: string }
-  | { readonly kind: "port"; readonly label: string; readonly port: string }
-  | { readonly kind: "underscore"; readonly label: string };
+  & { readonly label: string; readonly nearest: boolean }
+  & (
+    | { readonly kind: "service" | "underscore" }
+    | { readonly kind: "port"; readonly port: string }
+  );
 
+/** `_port._protocol.` (RFC 2782) and `nearest.` before a service's label. */
 function parseServiceLabel(text: string): ServiceLabel {
-  const match = /^(?:_(\d{1,5})\.)?_(tcp|udp)\.(.+)$/.exec(text);
-  const label = match?.[3];
-  if (label === undefined) return { kind: "service", label: text };
-  return match?.[1] === undefined
-    ? { kind: "underscore", label }
-    : { kind: "port", label, port: `${Number(match[1])}/${match[2]}` };
+  const match = /^(?:(?:_(\d{1,5})\.)?_(tcp|udp)\.)?(nearest\.)?(.+)$/.exec(text);
+  const [, port, protocol, near, label = text] = match ?? [];
+  const common = { label, nearest: near !== undefined };
+  if (protocol === undefined) return { ...common, kind: "service" };
+  return port === undefined
+    ? { ...common, kind: "underscore" }
+    : { ...common, kind: "port", port: `${Number(port)}/${protocol}` };
 }
 
 function rotate<T>(items: readonly T[], by: number): T[] {
@@ -206,11 +217,15 @@ function rotate<T>(items: readonly T[], by: number): T[] {
   return [...items.slice(start), ...items.slice(0, start)];
 }
 
+/** RFC 1035 section 4.1.1: AA, since these names are ours alone. */
 function positive(answers: readonly DnsRecord[]): DnsAnswer {
   return { ...plainAnswer(RCODE.NOERROR), authoritative: true, answers };
 }
 
-/** RFC 2308: a negative answer carries the zone's SOA, whose last field limits its caching. */
+/**
+ * RFC 2308 section 3: a negative answer carries the zone's SOA; it may be kept for the lesser of the
+ * SOA's TTL and its last field (section 5), both {@link TTL_S}.
+ */
 function negative(rcode: number, soa: DnsRecord): DnsAnswer {
   return { ...plainAnswer(rcode), authoritative: true, authority: [soa] };
 }

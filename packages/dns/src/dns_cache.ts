@@ -29,6 +29,7 @@ export const HELD_MAX_MS = 600_000;
 export class DnsCache {
   readonly #containers = new Map<string, ContainerRow>();
   readonly #idsByLabel = new Map<string, Set<string>>();
+  readonly #idsByProject = new Map<string, Set<string>>();
   readonly #idsByIp = new Map<string, Set<string>>();
   readonly #tombstoned = new Set<string>();
   /** Since when each server's row has been there, ms. */
@@ -89,6 +90,7 @@ export class DnsCache {
       this.#memo.delete(label);
       dropFrom(this.#idsByLabel, label, id);
     }
+    dropFrom(this.#idsByProject, row.project.toLowerCase(), id);
     dropFrom(this.#idsByIp, row.ip, id);
     this.onChange();
   }
@@ -142,8 +144,12 @@ export class DnsCache {
     return this.#containers;
   }
 
-  /** What a label (a name without the domain) means. */
-  lookup(label: string): NameLookup {
+  /**
+   * What a label (a name without the domain) means: `{project}-{service}`, with `-{instance}` behind
+   * it, or the same inside the project's own domain, `{service}.{project}`. With `nearest` only that
+   * server's containers count, unless none of them can serve.
+   */
+  lookup(label: string, options: { readonly nearest?: string } = {}): NameLookup {
     if (!this.isFilled) return { kind: "unfilled" };
     const ids = this.#idsByLabel.get(label);
     if (!ids) return { kind: "unknown" };
@@ -152,7 +158,14 @@ export class DnsCache {
       containers = this.#fitToServe(ids);
       this.#memo.set(label, containers);
     }
-    return { kind: "known", containers };
+    if (options.nearest === undefined) return { kind: "known", containers };
+    const near = containers.filter((row) => row.serverId === options.nearest);
+    return { kind: "known", containers: near.length > 0 ? near : containers };
+  }
+
+  /** Whether any container belongs to this project. */
+  hasProject(project: string): boolean {
+    return this.#idsByProject.has(project);
   }
 
   /** The newest container that answers at this address, whatever its health. */
@@ -167,6 +180,7 @@ export class DnsCache {
       this.#memo.delete(label);
       addTo(this.#idsByLabel, label, row.id);
     }
+    addTo(this.#idsByProject, row.project.toLowerCase(), row.id);
     addTo(this.#idsByIp, row.ip, row.id);
     this.onChange();
   }
@@ -196,10 +210,13 @@ export class DnsCache {
   }
 }
 
-/** Labels under which a container is found: those of its service and of its instance. */
+/** Labels under which a container is found: those of its service and of its instance, twice. */
 function labelsOf(row: ContainerRow): string[] {
-  const label = serviceLabel(row).toLowerCase();
-  return row.instance ? [label, `${label}-${row.instance}`] : [label];
+  const inside = `${row.service}.${row.project}`.toLowerCase();
+  const labels = [serviceLabel(row).toLowerCase(), inside];
+  if (row.instance === "") return labels;
+  const instance = `${row.service}-${row.instance}.${row.project}`.toLowerCase();
+  return [...labels, `${labels[0]}-${row.instance.toLowerCase()}`, instance];
 }
 
 function addTo(index: Map<string, Set<string>>, key: string, id: string): void {

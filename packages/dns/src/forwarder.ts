@@ -9,6 +9,9 @@ export const FORWARDS_MAX = 256;
 /** One resolver gets this long, milliseconds; then the next is asked. */
 export const UPSTREAM_TIMEOUT_MS = 2_000;
 
+/** A resolver that gave no answer is asked last for this long, milliseconds. */
+export const SHUNNED_MS = 10_000;
+
 /** One exchange with a resolver. */
 export interface Upstream {
   /** Sends over UDP, gives the first packet that `accepts`. @throws when none comes in time. */
@@ -26,8 +29,8 @@ export interface Exchange {
 
 /** Ports of the forwarder. */
 export interface ForwarderOptions {
-  /** Addresses of the resolvers now, in order of preference. */
-  readonly resolvers: () => Promise<readonly string[]>;
+  /** Addresses of the resolvers for a name now, in order of preference. */
+  readonly resolvers: (name: string) => Promise<readonly string[]>;
   readonly upstream: Upstream;
   readonly clock: Clock;
   /** A random 16-bit id. */
@@ -39,6 +42,8 @@ export interface ForwarderOptions {
 export class Forwarder {
   readonly #options: ForwarderOptions;
   readonly #cache = new ForwardCache();
+  /** Until when each silent resolver is asked last, ms. */
+  readonly #shunned = new Map<string, number>();
   readonly #inFlight = new Map<string, Promise<Uint8Array<ArrayBuffer> | undefined>>();
 
   constructor(options: ForwarderOptions) {
@@ -63,18 +68,28 @@ export class Forwarder {
   }
 
   async #askEach(key: string, query: DnsQuery): Promise<Uint8Array<ArrayBuffer> | undefined> {
-    for (const resolver of await this.#options.resolvers()) {
+    for (const resolver of this.#order(await this.#options.resolvers(query.name))) {
       try {
         const answer = await this.#askOne(resolver, query);
+        this.#shunned.delete(resolver);
         // SERVFAIL and REFUSED of one resolver are no answer while another is left.
         if (answer.message.rcode === 2 || answer.message.rcode === 5) continue;
         this.#cache.put(key, answer, this.#options.clock.monotonicMs());
         return answer.packet;
       } catch (error) {
+        this.#shunned.set(resolver, this.#options.clock.monotonicMs() + SHUNNED_MS);
         this.#options.logger.debug("resolver failed", { resolver, error: messageOf(error) });
       }
     }
     return undefined;
+  }
+
+  /** Those that answered last come first; nobody is left out, for all may have failed. */
+  #order(resolvers: readonly string[]): string[] {
+    const nowMs = this.#options.clock.monotonicMs();
+    const isShunned = (one: string) => (this.#shunned.get(one) ?? 0) > nowMs;
+    for (const one of this.#shunned.keys()) if (!isShunned(one)) this.#shunned.delete(one);
+    return [...resolvers.filter((one) => !isShunned(one)), ...resolvers.filter(isShunned)];
   }
 
   async #askOne(

@@ -77,6 +77,7 @@ program.command("serve", { isDefault: true })
     const { serve } = await import("./commands/serve.ts");
     await serve({
       config: await readConfig(options.config),
+      configFile: options.config,
       tokenFile: options.tokenFile,
       listen: options.listen,
       corrosionUrl: options.corrosion,

@@ -17,3 +17,19 @@ export function parseResolvConf(text: string, own: ReadonlySet<string>): string[
   }
   return found.slice(0, RESOLVERS_MAX);
 }
+
+/** Resolvers of some domains, by domain in lower case. */
+export type SplitZones = Readonly<Record<string, readonly string[]>>;
+
+/**
+ * The resolvers that answer for `name`: those of the longest domain it lies in. Undefined where
+ * none is set, and the host's own resolvers are asked.
+ */
+export function splitResolvers(name: string, zones: SplitZones): readonly string[] | undefined {
+  for (let rest = name; rest !== "";) {
+    if (Object.hasOwn(zones, rest)) return zones[rest];
+    const dot = rest.indexOf(".");
+    rest = dot < 0 ? "" : rest.slice(dot + 1);
+  }
+  return undefined;
+}

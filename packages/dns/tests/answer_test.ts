@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import fc from "fast-check";
 import type { ContainerRow } from "@jiji/core/corrosion";
 import { decide, type Zone } from "../src/answer.ts";
 import { DnsCache } from "../src/dns_cache.ts";
@@ -6,7 +7,7 @@ import { encodeQuery } from "../src/dns_encode.ts";
 import { type DnsAnswer, type DnsQuery, parseQuery, RCODE, TYPE } from "../src/dns_protocol.ts";
 import { roundRobin } from "../src/dns_server.ts";
 
-const ZONE: Zone = { domain: "jiji", clusterCidr: "10.210.0.0/16" };
+const ZONE: Zone = { domain: "jiji", clusterCidr: "10.210.0.0/16", serverId: "s1" };
 
 function row(index: number, facts: Partial<ContainerRow> = {}): ContainerRow {
   return {
@@ -133,4 +134,48 @@ Deno.test("decide(): the zone itself has an SOA and nothing else", () => {
   const cache = cacheOf(row(1));
   assert.equal(own(cache, "jiji", TYPE.SOA).answers[0]?.data.type, "SOA");
   assert.ok(isNodata(own(cache, "jiji", TYPE.A)));
+});
+
+Deno.test("decide(): a service has a short name inside its project's domain", () => {
+  const cache = cacheOf(
+    row(1),
+    row(2),
+    row(3, { project: "casa-api", service: "x", instance: "s3" }),
+  );
+  assert.equal(own(cache, "api.casa.jiji", TYPE.A).answers.length, 2);
+  assert.equal(own(cache, "api-s1.casa.jiji", TYPE.A).answers.length, 1);
+  assert.equal(own(cache, "_3000._tcp.api.casa.jiji", TYPE.SRV).answers.length, 2);
+  assert.equal(own(cache, "x.casa.jiji", TYPE.A).rcode, RCODE.NXDOMAIN);
+  assert.ok(isNodata(own(cache, "casa.jiji", TYPE.A)), "RFC 8020: names stand below it");
+  assert.equal(own(cache, "nope.jiji", TYPE.A).rcode, RCODE.NXDOMAIN);
+});
+
+Deno.test("decide(): nearest names give this server's instances, others when it has none fit", () => {
+  const near = (health: ContainerRow["health"]) => {
+    const answer = own(cacheOf(row(1, { health }), row(2)), "nearest.casa-api.jiji", TYPE.A);
+    return answer.answers.map((one) => one.data.type === "A" ? one.data.address : "");
+  };
+  assert.deepEqual(near("healthy"), ["10.210.1.4"]);
+  assert.deepEqual(near("unhealthy"), ["10.210.2.4"]);
+  const cache = cacheOf(row(1), row(2));
+  assert.equal(own(cache, "nearest.api.casa.jiji", TYPE.A).answers.length, 1);
+  assert.equal(own(cache, "_3000._tcp.nearest.casa-api.jiji", TYPE.SRV).answers.length, 1);
+  assert.equal(own(cache, "nearest.casa-nope.jiji", TYPE.A).rcode, RCODE.NXDOMAIN);
+});
+
+Deno.test("decide(): no question is answered with a record of another name or type", () => {
+  const cache = cacheOf(row(1), row(2, { service: "web" }), row(3, { health: "unhealthy" }));
+  const label = fc.constantFrom("casa-api", "casa-web", "api", "casa", "nearest", "_3000", "_tcp");
+  const types = fc.constantFrom(1, 2, 5, 6, 12, 15, 16, 28, 33, 64, 65, 255, 65_535);
+  fc.assert(fc.property(fc.array(label, { maxLength: 5 }), types, (labels, type) => {
+    const answer = own(cache, [...labels, "jiji"].join("."), type);
+    assert.ok(answer.authoritative || answer.rcode === RCODE.REFUSED);
+    for (const { data } of answer.answers) {
+      assert.equal(TYPE[data.type], type === TYPE.ANY ? TYPE.HINFO : type);
+      if (data.type === "A") assert.notEqual(data.address, "10.210.3.4");
+    }
+    if (answer.answers.length === 0 && answer.rcode !== RCODE.REFUSED) {
+      assert.equal(answer.authority[0]?.data.type, "SOA");
+    }
+  }));
 });

@@ -49,7 +49,7 @@ class Running implements AsyncDisposable {
     this.cache.replaceServers([], 0);
     this.cache.replaceContainers([row("api", 1), row("api", 2), row("web", 1)], 0);
     const server = new DnsServer({
-      zone: { domain: "jiji", clusterCidr: "10.210.0.0/16" },
+      zone: { domain: "jiji", clusterCidr: "10.210.0.0/16", serverId: "s1" },
       cache: this.cache,
       forwarder: new Forwarder({
         resolvers: () => Promise.resolve([]),

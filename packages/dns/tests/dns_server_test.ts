@@ -37,7 +37,7 @@ class Running implements AsyncDisposable {
     const clock = systemClock;
     const logger = silentLogger;
     const server = new DnsServer({
-      zone: { domain: "jiji", clusterCidr: "10.210.0.0/16" },
+      zone: { domain: "jiji", clusterCidr: "10.210.0.0/16", serverId: "s1" },
       cache: this.cache,
       forwarder: new Forwarder({
         resolvers: () => Promise.resolve([]),

@@ -4,9 +4,15 @@ import { SimClock } from "@jiji/core/testing";
 import { encodeQuery, encodeResponse } from "../src/dns_encode.ts";
 import { parseMessage } from "../src/dns_message.ts";
 import { type DnsQuery, type DnsRecord, parseQuery, plainAnswer } from "../src/dns_protocol.ts";
-import { type Exchange, Forwarder, FORWARDS_MAX, type Upstream } from "../src/forwarder.ts";
+import {
+  type Exchange,
+  Forwarder,
+  FORWARDS_MAX,
+  SHUNNED_MS,
+  type Upstream,
+} from "../src/forwarder.ts";
 import { FORWARD_ENTRIES_MAX, ForwardCache, forwardKey } from "../src/forward_cache.ts";
-import { parseResolvConf } from "../src/resolv_conf.ts";
+import { parseResolvConf, splitResolvers } from "../src/resolv_conf.ts";
 
 function query(name: string, id = 7): DnsQuery {
   const parsed = parseQuery(encodeQuery(id, { name, type: 1 }));
@@ -193,4 +199,29 @@ Deno.test("Forwarder: real sockets against a real resolver on loopback", async (
   await serving;
   socket.close();
   assert.equal(answer && parseMessage(answer)?.records.length, 2);
+});
+
+Deno.test("splitResolvers(): the longest domain that holds the name decides", () => {
+  const zones = { "corp.example": ["10.0.0.53"], "eu.corp.example": ["10.1.0.53"] };
+  assert.deepEqual(splitResolvers("db.corp.example", zones), ["10.0.0.53"]);
+  assert.deepEqual(splitResolvers("corp.example", zones), ["10.0.0.53"]);
+  assert.deepEqual(splitResolvers("db.eu.corp.example", zones), ["10.1.0.53"]);
+  for (const name of ["notcorp.example", "example", "", "tostring", "__proto__"]) {
+    assert.equal(splitResolvers(name, zones), undefined, name);
+  }
+});
+
+Deno.test("Forwarder: a resolver that is silent is asked last for a while", async () => {
+  const upstream = new FakeUpstream();
+  upstream.failing.add("192.0.2.1");
+  const clock = new SimClock();
+  const forward = forwarder(upstream, clock, ["192.0.2.1", "192.0.2.2"]);
+  assert.ok(await forward.forward(query("a.example")));
+  assert.equal(upstream.asked, 2);
+  assert.ok(await forward.forward(query("b.example")));
+  assert.equal(upstream.asked, 3, "the silent one was not waited for again");
+  await clock.advance(SHUNNED_MS + 1);
+  upstream.failing.clear();
+  assert.ok(await forward.forward(query("c.example")));
+  assert.equal(upstream.asked, 4);
 });

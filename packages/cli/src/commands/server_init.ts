@@ -40,6 +40,7 @@ export async function serverInit(options: CommonOptions, ports: Ports): Promise<
         blockPrefix: network.blockPrefix,
         wireguardPort: network.wireguardPort,
         serviceDomain: network.serviceDomain,
+        dnsForward: network.dnsForward,
       },
       artifacts,
       clock: context.clock,

@@ -7,6 +7,10 @@ const CidrText = v.pipe(
   v.string(),
   v.check((text) => parseCidr(text) !== undefined, "not an IPv4 network"),
 );
+const IpText = v.pipe(
+  v.string(),
+  v.check((text) => normalizeIp(text) === text, "not an address"),
+);
 const Port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535));
 
 /** Shape of `/etc/jiji/server.json`: what this server is, decided once when it joined. */
@@ -23,6 +27,8 @@ export const ServerConfigSchema = v.object({
   wireguard_port: Port,
   /** `ip:port` texts where other servers reach WireGuard, best first. */
   endpoints: v.array(v.string()),
+  /** Resolvers that are asked for names of a domain, instead of the host's. Absent: none. */
+  dns_forward: v.optional(v.record(v.string(), v.array(IpText))),
   service_domain: v.pipe(v.string(), v.regex(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/)),
 });
 

@@ -1,5 +1,5 @@
 /** `jiji-dns serve`: builds the real ports and runs until told to stop. */
-import { type ServerConfig } from "@jiji/core/cluster";
+import { parseServerConfig, type ServerConfig } from "@jiji/core/cluster";
 import { corrosionHttpApi, subscribe } from "@jiji/core/corrosion";
 import { parseCidr, serverAddress } from "@jiji/core/net";
 import {
@@ -17,13 +17,15 @@ import { DnsCache, REFILL_MS } from "../dns_cache.ts";
 import { DnsServer } from "../dns_server.ts";
 import { Forwarder } from "../forwarder.ts";
 import { watchLiveness } from "../liveness_watch.ts";
-import { parseResolvConf } from "../resolv_conf.ts";
+import { parseResolvConf, splitResolvers, type SplitZones } from "../resolv_conf.ts";
 import { readSnapshot, writeSnapshot } from "../snapshot.ts";
 import { networkUpstream, type ServerAddress } from "../upstream.ts";
 
 /** Options of `jiji-dns serve`. */
 export interface ServeOptions {
   readonly config: ServerConfig;
+  /** Where it was read from; `dns_forward` is read anew when it changes. */
+  readonly configFile: string;
   readonly tokenFile: string;
   /** Empty: the block's first address, port 53. */
   readonly listen: readonly ServerAddress[];
@@ -34,7 +36,7 @@ export interface ServeOptions {
   readonly signal: AbortSignal;
 }
 
-/** The resolver configuration is looked at again at most this often, milliseconds. */
+/** The resolvers' configuration is looked at again at most this often, milliseconds. */
 const RESOLV_CONF_EVERY_MS = 2_000;
 /** The token file may come after us at first boot; look again this often, milliseconds. */
 const TOKEN_RETRY_MS = 1_000;
@@ -57,13 +59,17 @@ export async function serve(options: ServeOptions): Promise<void> {
   await loadSnapshot(cache, { folder: options.stateFolder, logger, clock });
   const own = new Set([...listen.map((address) => address.hostname), ownAddress(config).hostname]);
   const forwarder = new Forwarder({
-    resolvers: resolverList(options.resolvConf, { own, clock, logger }),
+    resolvers: resolverChoice(options, { own, clock, logger }),
     upstream: networkUpstream(),
     clock,
     randomId: () => crypto.getRandomValues(new Uint16Array(1))[0] ?? 0,
     logger,
   });
-  const zone = { domain: config.service_domain, clusterCidr: config.cluster_cidr };
+  const zone = {
+    domain: config.service_domain,
+    clusterCidr: config.cluster_cidr,
+    serverId: config.server_id,
+  };
   const clients = [config.cluster_cidr, "127.0.0.0/8"].flatMap((text) => parseCidr(text) ?? []);
   const server = new DnsServer({
     ...{ zone, cache, forwarder, clock, logger, signal, clients },
@@ -133,22 +139,48 @@ async function loadSnapshot(
   }
 }
 
-function resolverList(
-  path: string,
+/** Resolvers of split zones first, else the host's. */
+function resolverChoice(
+  options: ServeOptions,
   o: { readonly own: ReadonlySet<string>; readonly clock: Clock; readonly logger: Logger },
-): () => Promise<readonly string[]> {
+): (name: string) => Promise<readonly string[]> {
+  const hosts = rereading({ ...o, path: options.resolvConf, first: [] as readonly string[] }, {
+    parse: (text) => parseResolvConf(text, o.own),
+  });
+  const zones = rereading<SplitZones>(
+    { ...o, path: options.configFile, first: options.config.dns_forward ?? {} },
+    { parse: (text) => parseServerConfig(text).dns_forward ?? {} },
+  );
+  return async (name) => {
+    const split = splitResolvers(name, await zones());
+    return split?.filter((resolver) => !o.own.has(resolver)) ?? await hosts();
+  };
+}
+
+/** What a file says, read anew every {@link RESOLV_CONF_EVERY_MS}; the last good one if it can't be. */
+function rereading<T>(
+  o: {
+    readonly path: string;
+    readonly first: T;
+    readonly clock: Clock;
+    readonly logger: Logger;
+  },
+  { parse }: { readonly parse: (text: string) => T },
+): () => Promise<T> {
   let readAtMs = -Infinity;
-  let resolvers: readonly string[] = [];
+  let known = o.first;
   return async () => {
-    if (o.clock.monotonicMs() - readAtMs < RESOLV_CONF_EVERY_MS) return resolvers;
+    if (o.clock.monotonicMs() - readAtMs < RESOLV_CONF_EVERY_MS) return known;
     readAtMs = o.clock.monotonicMs();
     try {
-      const found = parseResolvConf(await Deno.readTextFile(path), o.own);
-      if (found.join() !== resolvers.join()) o.logger.info("resolvers", { resolvers: found });
-      resolvers = found;
+      const found = parse(await Deno.readTextFile(o.path));
+      if (JSON.stringify(found) !== JSON.stringify(known)) {
+        o.logger.info("resolvers", { path: o.path, resolvers: found });
+      }
+      known = found;
     } catch (error) {
-      o.logger.warn("resolv.conf not read", { path, error: messageOf(error) });
+      o.logger.warn("not read", { path: o.path, error: messageOf(error) });
     }
-    return resolvers;
+    return known;
   };
 }

@@ -1,7 +1,7 @@
 import { isAbsolute, join } from "node:path";
 import * as v from "valibot";
 import { WIREGUARD_PORT } from "@jiji/core/cluster";
-import { type Cidr, cidrsOverlap, parseCidr } from "@jiji/core/net";
+import { type Cidr, cidrsOverlap, normalizeIp, parseCidr } from "@jiji/core/net";
 import { invariant } from "@jiji/core/runtime";
 import { BaseConfiguration, type ConfigContext, type Report } from "./base.ts";
 import type { OnFailure } from "./config_types.ts";
@@ -9,6 +9,8 @@ import {
   duration,
   flag,
   keys,
+  list,
+  mapOf,
   oneOf,
   port,
   problem,
@@ -20,6 +22,24 @@ import {
 
 /** Networks that no cluster may use. Source: RFC 6890 section 2.2.2 and RFC 1112 section 4. */
 const RESERVED = ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3"];
+
+/** Domains that are split off: labels of letters, digits, hyphens and underscores. */
+const DOMAIN = /^(?!(.*\.)?jiji$)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_]([a-z0-9_-]{0,62}))*$/;
+
+/** Schema of `network.dns`. */
+export const NetworkDnsSchema = keys({
+  forward: v.optional(
+    mapOf(list(v.pipe(
+      text("an address"),
+      v.check(
+        (value) => normalizeIp(value) !== undefined,
+        (issue) => problem(`${quote(issue.input)} is not an address`, "IPv4 or IPv6, no port"),
+      ),
+      v.transform((value) => normalizeIp(value) ?? value),
+    ))),
+    {},
+  ),
+});
 
 /** Schema of `network`. */
 export const NetworkSchema = keys({
@@ -47,6 +67,7 @@ export const NetworkSchema = keys({
   ),
   block_size: v.optional(wholeNumber("a prefix length", { min: 16, max: 28 }), 24),
   wireguard_port: v.optional(port(), WIREGUARD_PORT),
+  dns: v.optional(NetworkDnsSchema, {}),
   corrosion: v.optional(text("the path or URL of a Corrosion binary")),
 }, {
   service_domain: "the domain is always `jiji`",
@@ -92,6 +113,11 @@ export class NetworkConfiguration extends BaseConfiguration<NetworkValues> {
     return this.values.wireguard_port;
   }
 
+  /** Resolvers of split zones: addresses by domain. */
+  get dnsForward(): Readonly<Record<string, readonly string[]>> {
+    return this.values.dns.forward;
+  }
+
   /** Absolute path or https URL of a Corrosion binary to install instead of the pinned release. */
   get corrosion(): string | undefined {
     const { corrosion } = this.values;
@@ -114,6 +140,18 @@ export class NetworkConfiguration extends BaseConfiguration<NetworkValues> {
       report(["cluster_cidr"], `${values.cluster_cidr} can't be cut into /${values.block_size}s`, {
         fix: `a prefix from 8 to ${values.block_size}`,
       });
+    }
+    for (const [domain, resolvers] of Object.entries(values.dns.forward)) {
+      if (!DOMAIN.test(domain)) {
+        report(["dns", "forward", domain], `${domain} is not a domain that can be forwarded`, {
+          fix: "a domain in lower case other than jiji, e.g. corp.example",
+        });
+      }
+      if (resolvers.length === 0) {
+        report(["dns", "forward", domain], `${domain} has no resolver`, {
+          fix: "write the addresses of its DNS servers",
+        });
+      }
     }
     if (values.corrosion !== undefined && this.#resolveBinary(values.corrosion) === undefined) {
       report(["corrosion"], `${values.corrosion} is not set`, {

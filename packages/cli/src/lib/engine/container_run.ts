@@ -92,6 +92,9 @@ function networkFlags(spec: ContainerSpec, place: ContainerPlace): string[] {
     place.jijiLabels.address,
     "--dns",
     place.dnsServer,
+    // `api` inside its own project, then `{project}-{service}` of any.
+    "--dns-search",
+    `${place.jijiLabels.project}.${place.serviceDomain}`,
     "--dns-search",
     place.serviceDomain,
     "--dns-option",

@@ -30,6 +30,8 @@ export interface ClusterSettings {
   readonly blockPrefix: number;
   readonly wireguardPort: number;
   readonly serviceDomain: string;
+  /** Resolvers of split zones, addresses by domain. Default: none. */
+  readonly dnsForward?: Readonly<Record<string, readonly string[]>>;
 }
 
 /** A server's place: what its files must say. */
@@ -98,6 +100,7 @@ function serverConfig(
   block: Cidr,
   settings: ClusterSettings,
 ): ServerConfig {
+  const forward = Object.entries(settings.dnsForward ?? {});
   const hosts = [...new Set([server.host, ...server.facts.addresses])];
   return {
     format: 1,
@@ -109,6 +112,9 @@ function serverConfig(
     wireguard_public_key: server.publicKey,
     wireguard_port: settings.wireguardPort,
     endpoints: hosts.map((host) => renderEndpoint({ host, port: settings.wireguardPort })),
+    ...(forward.length === 0
+      ? {}
+      : { dns_forward: Object.fromEntries(forward.map(([domain, ips]) => [domain, [...ips]])) }),
     service_domain: settings.serviceDomain,
   };
 }
