@@ -87,6 +87,7 @@ async function execute(
 function command(name: string) {
   return new Command(name)
     .exitOverride()
+    .enablePositionalOptions()
     .helpOption("-h, --help", "show help")
     .showSuggestionAfterError();
 }
@@ -111,8 +112,7 @@ function clusterCommand(name: string, description: string) {
 
 const program = command("jiji")
   .description("Turns Linux servers into one private network of containers, and deploys to it.")
-  .version(VERSION, "--version", "print the version of jiji")
-  .enablePositionalOptions();
+  .version(VERSION, "--version", "print the version of jiji");
 
 const initCommand = command("init")
   .description("write a commented starter configuration, .jiji/deploy.yml")
@@ -148,6 +148,18 @@ server.addCommand(
       execute(options, async (ports) => {
         const { serverInit } = await import("./commands/server_init.ts");
         await serverInit(options, ports);
+      })
+    ),
+);
+server.addCommand(
+  clusterCommand("exec", "run a command on every chosen server")
+    .argument("<command...>", "command and its arguments")
+    .option("--timeout <seconds>", "limit on each server (default: 300)")
+    .passThroughOptions()
+    .action((words, options) =>
+      execute(options, async (ports) => {
+        const { serverExec } = await import("./commands/server_exec.ts");
+        await serverExec(words, options, ports);
       })
     ),
 );
@@ -239,6 +251,28 @@ services.addCommand(
       })
     ),
 );
+services.addCommand(
+  serviceCommand("remove", "take services off their servers")
+    .option("-y, --yes", "do not ask")
+    .option("--volumes", "also delete their named volumes, with the data")
+    .action((options) =>
+      execute(options, async (ports) => {
+        const { servicesRemove } = await import("./commands/services_remove.ts");
+        await servicesRemove(options, ports);
+      })
+    ),
+);
+services.addCommand(
+  serviceCommand("exec", "run a command in a running container")
+    .argument("<command...>", "command and its arguments")
+    .passThroughOptions()
+    .action((words, options) =>
+      execute(options, async (ports) => {
+        const { servicesExec } = await import("./commands/services_exec.ts");
+        await servicesExec(words, options, ports);
+      })
+    ),
+);
 program.addCommand(services);
 
 const proxy = command("proxy").description("kamal-proxy on the servers");
@@ -252,6 +286,41 @@ proxy.addCommand(
     ),
 );
 program.addCommand(proxy);
+
+program.addCommand(
+  clusterCommand("audit", "who changed what and when, merged over all servers")
+    .option("-n, --lines <number>", "last entries (default: 20)")
+    .option("--action <name>", "only this action: deploy, rollback, …")
+    .option("--status <result>", "only success or failed")
+    .action((options) =>
+      execute(options, async (ports) => {
+        const { audit } = await import("./commands/audit.ts");
+        await audit(options, ports);
+      })
+    ),
+);
+
+const lock = command("lock").description("locks of changing commands");
+lock.addCommand(
+  clusterCommand("status", "who holds locks")
+    .action((options: CommonOptions & OutputFlags) =>
+      execute(options, async (ports) => {
+        const { lockStatus } = await import("./commands/lock.ts");
+        await lockStatus(options, ports);
+      })
+    ),
+);
+lock.addCommand(
+  clusterCommand("release", "end locks by force; those of dead commands end by themselves")
+    .option("-y, --yes", "do not ask")
+    .action((options) =>
+      execute(options, async (ports) => {
+        const { lockRelease } = await import("./commands/lock.ts");
+        await lockRelease(options, ports);
+      })
+    ),
+);
+program.addCommand(lock);
 
 pointAtHelp(program, "jiji");
 

@@ -1,4 +1,5 @@
 import { hostname, userInfo } from "node:os";
+import * as v from "valibot";
 import { SERVER_PATHS } from "@jiji/core";
 import { OBSERVE_TIMEOUT_MS } from "../constants.ts";
 import type { RemoteHost } from "../types/remote_host.ts";
@@ -40,5 +41,45 @@ export async function writeAudit(
     args: [`${SERVER_PATHS.projects}/${options.project}`],
     what: "writing the audit log failed",
     timeoutMs: OBSERVE_TIMEOUT_MS,
+  });
+}
+
+const LineShape = v.object({
+  time: v.string(),
+  actor: v.string(),
+  host: v.string(),
+  action: v.string(),
+  status: v.string(),
+  message: v.string(),
+  version: v.optional(v.string()),
+});
+
+/** An audit line as read back. */
+export type AuditLine = v.InferOutput<typeof LineShape>;
+
+/** More lines than this are not read from one server. */
+const READ_LINES_MAX = 10_000;
+
+/** The audit log of a project on a server, oldest first; lines that do not parse are left out. */
+export async function readAudit(host: RemoteHost, project: string): Promise<AuditLine[]> {
+  const script = `[ -f "$1" ] || exit 0; tail -n ${READ_LINES_MAX} "$1"`;
+  const text = await mustRunScript(host, script, {
+    args: [`${SERVER_PATHS.projects}/${project}/audit.jsonl`],
+    what: "reading the audit log failed",
+    timeoutMs: OBSERVE_TIMEOUT_MS,
+  });
+  return parseAudit(text);
+}
+
+/** Audit lines of a log file. */
+export function parseAudit(text: string): AuditLine[] {
+  return text.split("\n").flatMap((line) => {
+    if (!line.trim()) return [];
+    try {
+      const parsed = v.safeParse(LineShape, JSON.parse(line));
+      return parsed.success ? [parsed.output] : [];
+    } catch {
+      return [];
+    }
   });
 }

@@ -15,7 +15,7 @@ export interface LockWish {
 }
 
 /** Folder of the cluster's lock; no project's name begins with an underscore. */
-const CLUSTER_LOCK = "_cluster";
+export const CLUSTER_LOCK = "_cluster";
 
 /** Who holds a lock, as its file on the server tells. */
 export interface LockHolder {

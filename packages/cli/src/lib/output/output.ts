@@ -69,6 +69,16 @@ export class Output {
     this.#draw();
   }
 
+  /** Output of a command that was run for the user, as it came. */
+  raw(text: string): void {
+    this.#stdout(text);
+  }
+
+  /** The same for what it wrote to its standard error. */
+  rawError(text: string): void {
+    this.#stderr(text);
+  }
+
   /** The result as JSON, stable field names. */
   result(value: unknown): void {
     this.#stdout(`${JSON.stringify(value, null, 2)}\n`);

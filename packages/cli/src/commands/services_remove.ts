@@ -1,0 +1,121 @@
+import { isOk, messageOf, PartialFailureError } from "@jiji/core";
+import { ENGINE_TIMEOUT_MS } from "../constants.ts";
+import { argvRemove, argvStop } from "../lib/engine/engine_commands.ts";
+import { observeAll } from "../lib/services/deployment_run.ts";
+import { ProxyService } from "../lib/services/proxy_service.ts";
+import { type ServiceContainer, serviceContainers } from "../lib/services/service_targets.ts";
+import type { ObservedHost } from "../types/deployment.ts";
+import { writeAudit } from "../utils/audit.ts";
+import {
+  type CommandContext,
+  type CommonOptions,
+  headline,
+  type Ports,
+  requireAllReachable,
+  setupCommandContext,
+} from "../utils/command_helpers.ts";
+import { confirmOrStop } from "../utils/confirm.ts";
+import { withLock } from "../utils/lock.ts";
+import { mustRun } from "../utils/remote.ts";
+
+/** Options of `jiji services remove`. */
+export interface RemoveOptions extends CommonOptions {
+  readonly yes?: boolean | undefined;
+  /** Also delete the named volumes of the configuration. */
+  readonly volumes?: boolean | undefined;
+}
+
+/**
+ * `jiji services remove`: takes the chosen services off their servers: routes, containers, and
+ * volumes only when told. Containers are found by their labels alone.
+ *
+ * @throws {PartialFailureError} naming what could not be removed.
+ */
+export async function servicesRemove(options: RemoveOptions, ports: Ports): Promise<void> {
+  await using context = await setupCommandContext(options, ports, { scope: "services" });
+  requireAllReachable(context);
+  const { output, services } = context;
+  const observed = await observeAll(context);
+  const found = serviceContainers(context, observed);
+  output.note(headline(context));
+  output.note("");
+  const lines = found.map(({ container, host }) => `  remove ${container.name} on ${host.name}`);
+  const volumes = options.volumes ? namedVolumes(context) : [];
+  volumes.forEach((volume) => lines.push(`  delete volume ${volume}, with its data`));
+  if (lines.length === 0) {
+    return output.success("Nothing to do: no container of these services is there.");
+  }
+  confirmOrStop({ lines, word: "yes", yes: options.yes ?? false });
+  await using _lock = await withLock(context, { reason: "services remove", scope: "project" });
+  const failures = await removeEverywhere(context, { observed, found, volumes });
+  if (failures.length > 0) {
+    throw new PartialFailureError(failures.join("\n"), {
+      hint: "run jiji services remove again; what is gone already is passed over",
+    });
+  }
+  output.success(`Removed ${services.map((service) => service.name).join(", ")}.`);
+}
+
+/** Sources of the configuration's volumes that are names, not paths. */
+function namedVolumes(context: CommandContext): string[] {
+  return context.services.flatMap((service) =>
+    service.volumes.map((volume) => volume.split(":")[0] ?? "").filter((name) =>
+      /^[A-Za-z0-9]/.test(name)
+    )
+  );
+}
+
+interface Removal {
+  readonly observed: ReadonlyMap<string, ObservedHost>;
+  readonly found: readonly ServiceContainer[];
+  readonly volumes: readonly string[];
+}
+
+async function removeEverywhere(context: CommandContext, removal: Removal): Promise<string[]> {
+  const { configuration, clock, hosts } = context;
+  const failures: string[] = [];
+  await Promise.all([...hosts.keys()].map(async (name) => {
+    const own = removal.found.filter(({ host }) => host.name === name);
+    try {
+      await removeOn(context, { ...removal, found: own, name });
+      await writeAudit(hosts.get(name)!, {
+        action: "services remove",
+        status: "success",
+        message: own.map(({ container }) => container.name).join(", ") || "nothing there",
+      }, { project: configuration.project, nowMs: clock.nowMs() });
+    } catch (error) {
+      failures.push(messageOf(error));
+    }
+  }));
+  return failures;
+}
+
+/**
+ * Routes go first, so that no visitor meets a stopped container; and once more afterwards, since
+ * the daemon puts back a route whose container still runs.
+ */
+async function removeOn(
+  context: CommandContext,
+  removal: Removal & { readonly name: string },
+): Promise<void> {
+  const host = context.hosts.get(removal.name)!;
+  const { config } = removal.observed.get(removal.name)!;
+  const proxy = new ProxyService(host, config, context.signal);
+  const routes = removal.found.flatMap(({ container }) => container.labels?.proxy ?? []);
+  for (const route of routes) await proxy.removeRoute(route.name);
+  for (const { container } of removal.found) {
+    const timeoutMs = ENGINE_TIMEOUT_MS;
+    await host.run(argvStop(config.engine, container.name, 10), { timeoutMs });
+    await mustRun(host, argvRemove(config.engine, container.name), {
+      what: `removing ${container.name} failed`,
+      timeoutMs,
+    });
+  }
+  for (const route of routes) await proxy.removeRoute(route.name);
+  for (const volume of removal.volumes) {
+    const argv = [config.engine, "volume", "rm", volume] as const;
+    const result = await host.run(argv, { timeoutMs: ENGINE_TIMEOUT_MS });
+    const missing = /no such volume|no volume with name/i.test(result.stderr);
+    if (!isOk(result) && !missing) throw new Error(`${host.name}: ${result.stderr.trim()}`);
+  }
+}
