@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { type Clock, JijiError, PartialFailureError } from "@jiji/core";
+import { type Clock, JijiError, PartialFailureError, Secret } from "@jiji/core";
 import type { ProgressEvent } from "../src/lib/output/events.ts";
 import { type Lanes, reduceLanes, renderLane } from "../src/lib/output/lanes.ts";
 import { Output, type OutputOptions } from "../src/lib/output/output.ts";
@@ -165,6 +165,25 @@ Deno.test("Output: CI, TERM=dumb and --json never draw, NO_COLOR never colours",
   assert(!escapes({}, true).includes("\x1b"));
   assert(!escapes({ NO_COLOR: "1" }).includes("\x1b[3"));
   assert(escapes({}).includes("\x1b[33m"));
+});
+
+Deno.test("Output: a secret is hidden wherever it turns up, also quoted, and in many lines", () => {
+  const secrets = ['pa"ss\\word', "-----BEGIN KEY-----\nMIIEvQIBADANBg\n-----END KEY-----\n"];
+  for (const json of [false, true]) {
+    for (const secret of secrets) {
+      const { output, stdout, stderr } = recorded({ json });
+      output.hide(() => [new Secret(secret)]);
+      output.note(secret);
+      output.warn(`careful: ${secret}`);
+      output.line(`a ${secret} b`);
+      output.result({ nested: [secret] });
+      output.emit({ kind: "failed", lane: "s1", title: "run", message: secret });
+      output.failure(new JijiError(`it said ${secret}`, { hint: secret, serving: secret }));
+      const shown = stdout() + stderr();
+      for (const part of ["word", "MIIEvQ", "ss\\"]) assert(!shown.includes(part), shown);
+      assert(shown.includes("[secret]"));
+    }
+  }
 });
 
 Deno.test("symbolsFor(): ASCII where the locale is not UTF-8", () => {

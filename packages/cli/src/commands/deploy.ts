@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { ConnectionError, JijiError, messageOf, systemProcess } from "@jiji/core";
+import { JijiError, systemProcess } from "@jiji/core";
 import type { ServiceConfiguration } from "../lib/configuration/service.ts";
 import { desiredService, serviceEnvironment } from "../lib/services/desired_services.ts";
 import { ImageShipping } from "../lib/services/image_shipping.ts";

@@ -35,13 +35,23 @@ export class Secret {
   }
 }
 
+/** Shorter texts are left alone: hiding "a" would ruin any text. */
+const HIDDEN_LENGTH_MIN = 4;
+/** A line of a longer secret that is hidden also when it stands alone. */
+const HIDDEN_LINE_LENGTH_MIN = 8;
+
 /**
  * Replaces every occurrence of the secrets in `text`, longest first so that a secret that contains
- * another is hidden whole. Secrets under four characters are left: hiding "a" would ruin any text.
+ * another is hidden whole; also as JSON writes them, and each line of those that have several.
  */
 export function redact(text: string, secrets: Iterable<Secret>): string {
-  const values = [...secrets].map((secret) => secret.reveal())
-    .filter((value) => value.length >= 4)
-    .sort((a, b) => b.length - a.length);
-  return values.reduce((shown, value) => shown.replaceAll(value, REDACTED), text);
+  const forms = new Set([...secrets].flatMap((secret) => formsOf(secret.reveal())));
+  return [...forms].sort((a, b) => b.length - a.length)
+    .reduce((shown, form) => shown.replaceAll(form, REDACTED), text);
+}
+
+function formsOf(value: string): string[] {
+  if (value.length < HIDDEN_LENGTH_MIN) return [];
+  const lines = value.split(/\r?\n/).filter((line) => line.length >= HIDDEN_LINE_LENGTH_MIN);
+  return [value, ...lines].flatMap((form) => [form, JSON.stringify(form).slice(1, -1)]);
 }
