@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { writeAudit } from "../src/utils/audit.ts";
+import { parseAudit, readAudit, writeAudit } from "../src/utils/audit.ts";
 import { inFolder, LocalHost } from "./local_host.ts";
 
 const NOW_MS = Date.UTC(2026, 10, 23, 14, 25, 1);
@@ -82,3 +82,27 @@ Deno.test("writeAudit(): nothing of the entry is in an argument list", () =>
     await writeAudit(host, { action: "deploy", status: "success", message: "hidden" }, OPTIONS);
     assert(!JSON.stringify(host.commands.map(({ argv }) => argv)).includes("hidden"));
   }));
+
+Deno.test("readAudit(): gives back what was written, nothing where nothing was", () =>
+  inFolder(async (folder) => {
+    const host = new LocalHost("s1", folder);
+    assert.deepEqual(await readAudit(host, "shop"), []);
+    for (const message of ["one", "two\n$(id)"]) {
+      await writeAudit(host, { action: "deploy", status: "success", message }, OPTIONS);
+    }
+    const lines = await readAudit(host, "shop");
+    assert.deepEqual(lines.map((line) => line.message), ["one", "two\n$(id)"]);
+  }));
+
+Deno.test("parseAudit(): half lines and other people's lines are left out", () => {
+  const line = {
+    time: "t",
+    actor: "a",
+    host: "s1",
+    action: "deploy",
+    status: "success",
+    message: "",
+  };
+  const text = [JSON.stringify(line), '{"time":"t"', "null", "[]", '{"time":1}', ""].join("\n");
+  assert.deepEqual(parseAudit(text), [line]);
+});
