@@ -9,6 +9,7 @@ import type { Forwarder } from "./forwarder.ts";
 import { readTcpMessage, writeTcpMessage } from "./tcp_framing.ts";
 import { BatchedUdp, NoBatches } from "./udp/batched_udp.ts";
 import { PreparedAnswers, VARIANTS_MAX } from "./udp/prepared_answers.ts";
+import type { SocketStore } from "./udp/socket_store.ts";
 import type { ServerAddress } from "./upstream.ts";
 
 /** TCP clients at once; further ones wait in the kernel's queue. */
@@ -32,6 +33,8 @@ export interface DnsServerOptions {
   readonly clients?: readonly Cidr[];
   /** Whether UDP may be served in batches through the C library. Default: false. */
   readonly batches?: boolean;
+  /** Where UDP sockets are kept over a restart. Default: nowhere. */
+  readonly store?: SocketStore;
 }
 
 /** Every IPv4 address. */
@@ -106,6 +109,7 @@ export class DnsServer {
         address,
         clients: this.#options.clients ?? EVERYONE,
         prepared,
+        ...(this.#options.store ? { store: this.#options.store } : {}),
         respond: (packet) => this.#respond(packet, { transport: "udp", prepared }),
       });
       this.#prepared.add(prepared);

@@ -11,6 +11,7 @@ import { TYPE } from "../src/dns_protocol.ts";
 import { DnsServer } from "../src/dns_server.ts";
 import { Forwarder } from "../src/forwarder.ts";
 import { openLibc } from "../src/udp/libc.ts";
+import { parseListenFds, SocketStore } from "../src/udp/socket_store.ts";
 import { ARENA_WORDS, CONTROL, COUNTER, PreparedAnswers } from "../src/udp/prepared_answers.ts";
 
 function row(service: string, index: number, facts: Partial<ContainerRow> = {}): ContainerRow {
@@ -41,11 +42,15 @@ function freePort(): number {
 /** A server with batches on loopback. */
 class Running implements AsyncDisposable {
   readonly cache = new DnsCache();
-  readonly at = { hostname: "127.0.0.1", port: freePort() };
+  readonly at: { readonly hostname: string; readonly port: number };
   readonly #stop = new AbortController();
   readonly #done: Promise<void>;
 
-  constructor(clients: string) {
+  constructor(
+    clients: string,
+    o: { readonly port?: number; readonly store?: SocketStore } = {},
+  ) {
+    this.at = { hostname: "127.0.0.1", port: o.port ?? freePort() };
     this.cache.replaceServers([], 0);
     this.cache.replaceContainers([row("api", 1), row("api", 2), row("web", 1)], 0);
     const server = new DnsServer({
@@ -63,6 +68,7 @@ class Running implements AsyncDisposable {
       signal: this.#stop.signal,
       clients: [parseCidr(clients)!],
       batches: true,
+      ...(o.store ? { store: o.store } : {}),
     });
     this.#done = server.listen(this.at);
   }
@@ -179,4 +185,48 @@ Deno.test("PreparedAnswers.put(): refuses long queries, starts anew when memory 
   assert.ok(prepared.put(new Uint8Array(30), [answer]));
   assert.equal(control[CONTROL.epoch], (epoch ?? 0) + 1);
   assert.equal(new Float64Array(prepared.shared.counters)[COUNTER.prepared], 0);
+});
+
+Deno.test("parseListenFds(): takes named sockets meant for this process, nothing else", () => {
+  const environment = {
+    listenPid: "7",
+    listenFds: "2",
+    listenNames: "udp_10.0.0.1_53:udp_10.0.0.2_53",
+    notifySocket: undefined,
+  };
+  const found = parseListenFds(environment, 7);
+  assert.deepEqual([...found], [["udp_10.0.0.1_53", 3], ["udp_10.0.0.2_53", 4]]);
+  assert.equal(parseListenFds(environment, 8).size, 0);
+  for (const listenFds of [undefined, "", "x", "-1", "1.5"]) {
+    assert.equal(parseListenFds({ ...environment, listenFds }, 7).size, 0, `${listenFds}`);
+  }
+});
+
+Deno.test("SocketStore: a query sent between two servers is answered by the second", async () => {
+  const folder = await Deno.makeTempDir();
+  const path = `${folder}/notify`;
+  const manager = Deno.listenDatagram({ transport: "unixpacket", path });
+  const store = new SocketStore({
+    listenPid: undefined,
+    listenFds: undefined,
+    listenNames: undefined,
+    notifySocket: path,
+  }, Deno.pid);
+  const port = freePort();
+  const heard = manager.receive();
+  {
+    await using first = new Running("127.0.0.0/8", { port, store });
+    await first.ready();
+  }
+  const text = new TextDecoder().decode((await heard)[0]);
+  assert.equal(text, `FDSTORE=1\nFDPOLL=0\nFDNAME=udp_127.0.0.1_${port}`);
+  const at = { hostname: "127.0.0.1", port };
+  const between = ask(at, { name: "casa-api.jiji", type: TYPE.A }, { timeoutMs: 5_000 });
+  {
+    await using _second = new Running("127.0.0.0/8", { port, store });
+    const { packet, message } = await between;
+    assert.equal(answeredAddresses(packet, message).length, 2);
+  }
+  manager.close();
+  await Deno.remove(folder, { recursive: true });
 });

@@ -19,6 +19,7 @@ import { Forwarder } from "../forwarder.ts";
 import { watchLiveness } from "../liveness_watch.ts";
 import { parseResolvConf, splitResolvers, type SplitZones } from "../resolv_conf.ts";
 import { readSnapshot, writeSnapshot } from "../snapshot.ts";
+import { type ServiceEnvironment, SocketStore } from "../udp/socket_store.ts";
 import { networkUpstream, type ServerAddress } from "../upstream.ts";
 
 /** Options of `jiji-dns serve`. */
@@ -74,6 +75,7 @@ export async function serve(options: ServeOptions): Promise<void> {
   const server = new DnsServer({
     ...{ zone, cache, forwarder, clock, logger, signal, clients },
     batches: true,
+    store: new SocketStore(serviceEnvironment(), Deno.pid),
   });
   const onSilent = (silent: ReadonlySet<string>) => cache.setSilent(silent);
   await Promise.all([
@@ -82,6 +84,15 @@ export async function serve(options: ServeOptions): Promise<void> {
     feedCache(cache, { ...options, clock, logger }),
   ]);
   logger.info("stopped");
+}
+
+function serviceEnvironment(): ServiceEnvironment {
+  return {
+    listenPid: Deno.env.get("LISTEN_PID"),
+    listenFds: Deno.env.get("LISTEN_FDS"),
+    listenNames: Deno.env.get("LISTEN_FDNAMES"),
+    notifySocket: Deno.env.get("NOTIFY_SOCKET"),
+  };
 }
 
 async function feedCache(

@@ -13,6 +13,7 @@ import {
   PROBES_MAX,
   SLOTS,
 } from "./prepared_answers.ts";
+import { socketName, type SocketStore } from "./socket_store.ts";
 import {
   MISS_HEADER_BYTES,
   type UdpWorkerInit,
@@ -54,8 +55,8 @@ const ERRNO_NAMES: ReadonlyMap<number, string> = new Map([
 /** What an answer is, and whether it may be given again to the same bytes. */
 export interface BatchedUdpOptions {
   readonly address: { readonly hostname: string; readonly port: number };
-  /** A bound socket to use instead of a new one (systemd's). */
-  readonly fd?: number;
+  /** Where the socket is kept over a restart. Default: nowhere. */
+  readonly store?: SocketStore;
   /** Clients that are answered. */
   readonly clients: readonly Cidr[];
   readonly prepared: PreparedAnswers;
@@ -79,9 +80,13 @@ export class BatchedUdp {
   readonly #url: string;
   readonly #control: Int32Array;
   readonly #options: BatchedUdpOptions;
+  /** Whether systemd keeps the socket. */
+  readonly #isKept: boolean;
+  readonly #waiting = new Set<Promise<void>>();
   readonly #stopped = Promise.withResolvers<void>();
   /** Settles when the thread has ended; rejects when it failed. */
   readonly done: Promise<void> = this.#stopped.promise;
+  #isClosed = false;
 
   /**
    * Binds the address and starts the thread.
@@ -96,8 +101,13 @@ export class BatchedUdp {
     this.#libc = opened.libc;
     this.done.catch(() => undefined);
     try {
-      this.#fd = options.fd ?? bindSocket(opened.libc, options.address);
+      const { address, store } = options;
+      const name = socketName(address);
+      const kept = store?.get(name);
+      this.#fd = kept ?? bindSocket(opened.libc, address);
       prepareSocket(opened.libc, this.#fd);
+      const place = { fd: this.#fd, name };
+      this.#isKept = kept !== undefined || (store?.keep(opened.libc, place) ?? false);
     } catch (error) {
       opened.libc.close();
       throw error;
@@ -114,16 +124,18 @@ export class BatchedUdp {
     this.#worker.postMessage(initOf(options, { fd: this.#fd, libcPath: opened.path }));
   }
 
-  /** Ends the thread, and closes the socket unless it was given. */
+  /** Ends the thread, answers what it had received, and closes the socket unless it is kept. */
   async stop(): Promise<void> {
     Atomics.store(this.#control, CONTROL.stop, 1);
     let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise<void>((resolve) => timer = setTimeout(resolve, STOP_MS));
     await Promise.race([this.done.catch(() => undefined), late]);
+    await Promise.race([Promise.all(this.#waiting), late]);
+    this.#isClosed = true;
     clearTimeout(timer);
     this.#worker.terminate();
     URL.revokeObjectURL(this.#url);
-    if (this.#options.fd === undefined) this.#libc.symbols.close(this.#fd);
+    if (!this.#isKept) this.#libc.symbols.close(this.#fd);
     this.#libc.close();
   }
 
@@ -141,7 +153,9 @@ export class BatchedUdp {
   #answer(client: Uint8Array<ArrayBuffer>, packet: Uint8Array): void {
     const answer = this.#options.respond(packet);
     if (answer instanceof Promise) {
-      answer.then((bytes) => this.#send(client, bytes), () => this.#send(client, undefined));
+      const sent = answer.catch(() => undefined).then((bytes) => this.#send(client, bytes));
+      const waiting = sent.finally(() => this.#waiting.delete(waiting));
+      this.#waiting.add(waiting);
     } else {
       this.#send(client, answer);
     }
@@ -149,7 +163,7 @@ export class BatchedUdp {
 
   #send(client: Uint8Array<ArrayBuffer>, bytes: Uint8Array | undefined): void {
     Atomics.sub(this.#control, CONTROL.pending, 1);
-    if (!bytes || Atomics.load(this.#control, CONTROL.stop) !== 0) return;
+    if (!bytes || this.#isClosed) return;
     const own = bytes as Uint8Array<ArrayBuffer>;
     // A client that cannot be reached asks again; there is nobody to tell.
     this.#libc.symbols.sendto(this.#fd, own, BigInt(own.length), MSG_DONTWAIT, client, 16);

@@ -149,7 +149,10 @@ WantedBy=multi-user.target
 `;
 }
 
-/** Unit of jiji-dns: unprivileged but for the right to listen on port 53. */
+/**
+ * Unit of jiji-dns: unprivileged but for the right to listen on port 53. systemd keeps its UDP
+ * socket over a restart, so that queries wait for the new process instead of being lost.
+ */
 export function renderDnsUnit(): string {
   return `# Written by jiji server init.
 [Unit]
@@ -165,7 +168,9 @@ ExecStart=${SERVER_PATHS.bin}/jiji-dns
 AmbientCapabilities=CAP_NET_BIND_SERVICE
 CapabilityBoundingSet=CAP_NET_BIND_SERVICE
 Restart=always
-RestartSec=1
+RestartSec=100ms
+FileDescriptorStoreMax=8
+NotifyAccess=main
 UMask=0022
 ReadWritePaths=${SERVER_PATHS.dnsState}
 ${HARDENED}
