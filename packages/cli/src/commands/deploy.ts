@@ -11,6 +11,7 @@ import {
   requireAllReachable,
   setupCommandContext,
 } from "../utils/command_helpers.ts";
+import { DeployHooks } from "../lib/services/deploy_hooks.ts";
 import { observeAll, runDeployment } from "../lib/services/deployment_run.ts";
 import { chooseVersion, readGitState } from "../utils/git.ts";
 import { withLock } from "../utils/lock.ts";
@@ -33,21 +34,38 @@ export interface DeployOptions extends CommonOptions {
  */
 export async function deploy(options: DeployOptions, ports: Ports): Promise<void> {
   const startedMs = ports.clock.monotonicMs();
+  const hooks = new DeployHooks(options, ports);
   await using context = await setupCommandContext(options, ports, {
     scope: "services",
     witnesses: true,
+    beforeConnect: (configuration) => hooks.begin(configuration),
   });
-  const { configuration, output, signal, clock } = context;
   requireAllReachable(context, { skip: options.skipUnreachable ?? false });
+  try {
+    await deployConnected(context, options, { startedMs, hooks });
+  } catch (error) {
+    await hooks.failed(error);
+    throw error;
+  }
+}
+
+async function deployConnected(
+  context: CommandContext,
+  options: DeployOptions,
+  run: { readonly startedMs: number; readonly hooks: DeployHooks },
+): Promise<void> {
+  const { configuration, output, signal, clock } = context;
   // Missing secrets stop everything before anything is built.
   const environments = readEnvironments(context);
   const git = await readGitState(systemProcess, configuration.projectRoot);
   const version = chooseVersion(options.version, git, clock.nowMs());
   output.note(headline(context, version));
   output.note("");
+  run.hooks.know(context, version);
   await using _lock = options.plan
     ? noLock()
     : await withLock(context, { reason: "deploy", scope: "project" });
+  await run.hooks.run("pre-build");
   await using shipping = new ImageShipping({
     configuration,
     process: systemProcess,
@@ -71,17 +89,19 @@ export async function deploy(options: DeployOptions, ports: Ports): Promise<void
       })
     ),
   );
+  await run.hooks.run("pre-deploy");
   await runDeployment(context, {
     action: "deploy",
     version,
     desired,
     observed,
     environments,
-    startedMs,
+    startedMs: run.startedMs,
     force: options.force ?? false,
     planOnly: options.plan ?? false,
     beforeApply: (hosts) => shipping.connect(hosts),
   });
+  await run.hooks.run("post-deploy");
 }
 
 function noLock(): AsyncDisposable {

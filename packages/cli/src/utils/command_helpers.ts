@@ -32,6 +32,8 @@ export interface ContextOptions {
   readonly scope: "services" | "servers";
   /** Also connect to every other server, as far as it can be reached: they are {@link CommandContext.witnesses}. */
   readonly witnesses?: boolean;
+  /** Runs once the configuration is known, before the first connection. */
+  readonly beforeConnect?: (configuration: Configuration) => Promise<void>;
 }
 
 /** Configuration, chosen servers and services, and connections; disposed whatever happens. */
@@ -62,6 +64,7 @@ export async function setupCommandContext(
   const configuration = await loadConfiguration(options, ports);
   const services = chooseServices(configuration, options);
   const servers = chooseServers(configuration, services, { ...options, scope: wish.scope });
+  await wish.beforeConnect?.(configuration);
   const pool = new SSHConnectionPool(configuration.servers.values(), {
     maxConcurrentStarts: configuration.ssh.maxConcurrentStarts,
     clock: ports.clock,
