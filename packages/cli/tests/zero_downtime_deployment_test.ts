@@ -183,6 +183,60 @@ Deno.test("deploy: Ctrl-C before the switch puts everything back", async () => {
   assert.deepEqual(ours(cluster), settled("1"));
 });
 
+/** A deploy interrupted at a command, which then has its effect or not. False when it had fewer. */
+async function interruptedDeploy(at: number, effect: "done" | "not done"): Promise<boolean> {
+  using cluster = new MockCluster(["s1", "s2"]);
+  await deployOnce(cluster, run("1"));
+  const controller = new AbortController();
+  let count = 0;
+  await deployOnce(cluster, {
+    ...run("2"),
+    signal: controller.signal,
+    prepare: (host) => {
+      const original = host.run.bind(host);
+      host.run = async (argv, options) => {
+        if (++count === at) controller.abort(new Error("ctrl-c"));
+        if (!options.signal?.aborted) return await original(argv, options);
+        if (effect === "done") await original(argv, options);
+        throw options.signal.reason;
+      };
+    },
+  });
+  const left = ours(cluster).join();
+  const whole = [settled("1"), settled("2", "1"), settled("1", "2"), settled("2")];
+  assert(whole.some((state) => state.join() === left), `command ${at}, ${effect}: ${left}`);
+  return count >= at;
+}
+
+Deno.test("deploy: Ctrl-C at any command leaves one whole version serving, and nothing else", async () => {
+  for (const effect of ["done", "not done"] as const) {
+    let at = 1;
+    while (await interruptedDeploy(at, effect)) at++;
+    assert(at > 20, `only ${at} commands were tried`);
+  }
+});
+
+Deno.test("deploy: when the old container can't be renamed it is not taken for the new one", async () => {
+  using cluster = new MockCluster(["s1", "s2"]);
+  await deployOnce(cluster, run("1"));
+  const before = cluster.server("s1").find("shop-web")!.address;
+  const result = await deployOnce(cluster, {
+    ...run("2"),
+    prepare: (host) => {
+      const original = host.run.bind(host);
+      host.run = async (argv, options) => {
+        const result = argv.includes("rename") && argv.includes("shop-web")
+          ? { exitCode: 1, signal: undefined, stdout: "", stderr: "engine is busy", durationMs: 1 }
+          : await original(argv, options);
+        return result;
+      };
+    },
+  });
+  assert(result.outcomes.some(({ error }) => error instanceof RemoteCommandError));
+  assert.deepEqual(ours(cluster), settled("1"));
+  assert.equal(cluster.server("s1").find("shop-web")!.address, before);
+});
+
 Deno.test("deploy: a service that stops first is stopped before its successor starts", async () => {
   using cluster = new MockCluster(["s1", "s2"]);
   cluster.mayBeDown = true;

@@ -52,6 +52,9 @@ interface Run {
   began: boolean;
   switched: boolean;
   undone: boolean;
+  /** Steps of the plan that were begun, and those that came to their end. */
+  readonly tried: Set<DeployStep>;
+  readonly finished: Set<DeployStep>;
 }
 
 /**
@@ -79,6 +82,8 @@ export class DeploymentOrchestrator {
         began: false,
         switched: false,
         undone: false,
+        tried: new Set<DeployStep>(),
+        finished: new Set<DeployStep>(),
       }));
       if (!failed) await this.#deployService(service, runs);
       outcomes.push(...runs.map((run) => outcomeOf(run, { service, tried: !failed })));
@@ -137,12 +142,14 @@ export class DeploymentOrchestrator {
     run: Run,
     phase: "recover" | "prepare" | "start" | "switch" | "retire",
   ): Promise<void> {
-    if (phase === "start" && run.plan.start.length > 0) run.began = true;
     for (const step of run.plan[phase]) {
       // Once a route has moved, going on to the end is the shortest way to a clean state.
-      if (!run.switched) this.#options.signal.throwIfAborted();
+      if (!run.switched && phase !== "retire") this.#options.signal.throwIfAborted();
+      if (phase === "start") run.began = true;
       if (phase === "switch") run.switched = true;
-      await this.#step(run, step, this.#options.signal);
+      run.tried.add(step);
+      await this.#step(run, step, isInterruptible(step) ? this.#options.signal : UNINTERRUPTED);
+      run.finished.add(step);
     }
   }
 
@@ -181,7 +188,7 @@ export class DeploymentOrchestrator {
     const { emit } = this.#options;
     const signal = AbortSignal.timeout(UNDO_TIMEOUT_MS);
     for (const step of run.plan.undo) {
-      if (step.kind === "routeProxy" && !run.switched) continue;
+      if (!isToUndo(step, run)) continue;
       try {
         await this.#step(run, step, signal);
       } catch (error) {
@@ -209,6 +216,32 @@ export class DeploymentOrchestrator {
       });
     }
     if (stragglers.length > 0) await clock.sleep(DNS_TTL_MS);
+  }
+}
+
+/** The signal of steps that Ctrl-C does not cut short; they have their own time limits. */
+const UNINTERRUPTED = new AbortController().signal;
+
+/**
+ * Whether Ctrl-C may cut a step short: it only looks, or what it leaves half done harms nobody. Any
+ * other is waited for, since undoing must know what it did.
+ */
+function isInterruptible(step: DeployStep): boolean {
+  return ["installProxy", "pullImage", "shipFiles", "healthGate"].includes(step.kind);
+}
+
+/** Whether a step of the undoing has anything to undo; before the rename the name is the old one's. */
+function isToUndo(step: DeployStep, run: Run): boolean {
+  const renames = run.plan.start.filter((candidate) => candidate.kind === "renameContainer");
+  switch (step.kind) {
+    case "routeProxy":
+      return run.switched;
+    case "removeContainer":
+      return renames.every((rename) => run.finished.has(rename));
+    case "renameContainer":
+      return renames.some((rename) => run.tried.has(rename));
+    default:
+      return true;
   }
 }
 
