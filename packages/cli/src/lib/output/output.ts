@@ -1,7 +1,7 @@
 import { type Clock, JijiError, messageOf, redact, type Secret } from "@jiji/core";
 import type { ProgressEvent } from "./events.ts";
 import { type Lanes, reduceLanes, renderLane } from "./lanes.ts";
-import { renderDuration, type Symbols, symbolsFor } from "./symbols.ts";
+import { renderDuration, type Symbols, symbolsFor, visible } from "./symbols.ts";
 
 /** A terminal, a pipe or a file. */
 export interface TextSink {
@@ -88,22 +88,32 @@ export class Output {
   note(text: string): void {
     if (this.#options.quiet) return;
     if (this.#options.json) return this.#object({ event: "note", message: text });
-    this.#above(text);
+    this.#above(visible(text));
   }
 
   /** A line that matters even with `--quiet`. */
   warn(text: string): void {
     if (this.#options.json) return this.#object({ event: "warning", message: text });
-    this.#above(`${this.#paint("33", this.symbols.warn)} ${text}`);
+    this.#above(`${this.#paint("33", this.symbols.warn)} ${visible(text)}`);
   }
 
   /** Shows progress. */
   emit(event: ProgressEvent): void {
     if (this.#options.json) return this.#object({ event: event.kind, ...event });
     if (event.kind === "notice") return this.note(`  ${event.lane}  ${event.message}`);
-    this.#lanes = reduceLanes(this.#lanes, event, this.#options.clock.monotonicMs());
+    // Hidden before a line is cut to the terminal's width, which could leave half a secret.
+    const shown = this.#withoutSecrets(event);
+    this.#lanes = reduceLanes(this.#lanes, shown, this.#options.clock.monotonicMs());
     if (this.#live) return this.#redraw();
-    this.#plain(event);
+    this.#plain(shown);
+  }
+
+  #withoutSecrets(event: ProgressEvent): ProgressEvent {
+    const texts = Object.entries(event).map(([key, value]) => [
+      key,
+      typeof value === "string" ? redact(visible(value), this.#secrets()) : value,
+    ]);
+    return Object.fromEntries(texts) as ProgressEvent;
   }
 
   /** Ends the live lines: each is drawn a last time and stays. */
@@ -130,12 +140,12 @@ export class Output {
       });
     }
     const write = (text: string) => this.#stderr(`${text}\n`);
-    const [head = "", ...rest] = messageOf(error).split("\n");
+    const [head = "", ...rest] = visible(messageOf(error)).split("\n");
     write(`${this.#paint("31", this.symbols.fail)} ${head}`);
     rest.forEach((line) => write(line));
     if (!(error instanceof JijiError)) return;
-    if (error.serving) write(label("Now serving", error.serving));
-    if (error.hint) write(label("Way on", error.hint));
+    if (error.serving) write(label("Now serving", visible(error.serving)));
+    if (error.hint) write(label("Way on", visible(error.hint)));
   }
 
   /** The closing line of a success. */

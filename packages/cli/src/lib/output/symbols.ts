@@ -23,3 +23,12 @@ export function renderDuration(durationMs: number): string {
   const seconds = Math.round(durationMs / 1_000);
   return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
 }
+
+/** Control characters but line break and tab: from a server they could rewrite the screen. */
+// deno-lint-ignore no-control-regex
+const CONTROL = /[\x00-\x08\x0b-\x1f\x7f-\x9f]/g;
+
+/** Text of servers and programs without what a terminal would obey. */
+export function visible(text: string): string {
+  return text.replaceAll("\r\n", "\n").replace(CONTROL, "");
+}

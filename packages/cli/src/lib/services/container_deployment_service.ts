@@ -215,8 +215,13 @@ function gateError(
       result: facts.result,
     });
   }
+  const { running, restarts } = report.state;
   const seconds = Math.round(facts.timeoutMs / 1000);
-  const ended = report.state.running ? `did not get healthy in ${seconds} s` : "ended by itself";
+  const ended = restarts > 0
+    ? "crashes when it starts"
+    : running
+    ? `did not get healthy in ${seconds} s`
+    : "ended by itself";
   return new HealthGateError(
     `${facts.name} on ${host.name} ${ended}\n${renderProbeReport(report)}`,
   );
