@@ -161,7 +161,14 @@ Deno.test("secrets: nowhere but in the container and in files for root alone", a
   });
 
   await chapter(t, "the container has it, whole", async () => {
-    const got = await lab.on("s1", ["docker", "exec", "shop-web", "printenv", "SHOP_PASSWORD"]);
+    const got = await lab.on("s1", [
+      "docker",
+      "exec",
+      "shop-web",
+      "sh",
+      "-c",
+      'printf "%s\\n" "$SHOP_PASSWORD"',
+    ]);
     assert.equal(got, `${SECRET}\n`);
   });
 });
