@@ -42,11 +42,13 @@ const GUARD = 'exec 9>>"$1.guard" && flock -w 20 9 || exit 1';
 
 /**
  * A lock that was not renewed for a while, or whose token the caller knows to be that of a dead
- * process, is taken over. A bare server has no folder for locks yet and needs none. Arguments:
- * folder, token, owner, process, expiry in seconds, dead token.
+ * process, is taken over. A bare server gets its folder for locks with the cluster's lock, so that
+ * two first `server init` do not meet; other locks need none there. Arguments: folder, token, owner,
+ * process, expiry in seconds, dead token.
  */
 const ACQUIRE_SCRIPT = `set -u
 dir=$1 token=$2 owner=$3 process=$4 expiry=$5 dead=$6
+case $dir in */${CLUSTER_LOCK}) mkdir -p -m 700 "$(dirname "$dir")" || exit 1 ;; esac
 [ -d "$(dirname "$dir")" ] || exit 0
 ${GUARD}
 for try in 1 2; do

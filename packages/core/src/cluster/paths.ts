@@ -10,7 +10,7 @@ export const SERVER_PATHS = {
   corrosionToken: "/etc/jiji/corrosion.token",
   /** WireGuard private key, 0600 root, made on the server and never leaving it. */
   wireguardKey: "/etc/jiji/wireguard.key",
-  /** Corrosion's configuration, 0600: it holds the token. */
+  /** Corrosion's configuration, 0640 root:jiji: it holds the token. */
   corrosionConfig: "/etc/jiji/corrosion.toml",
   /** Corrosion's schema files. */
   corrosionSchemas: "/etc/jiji/schemas",
