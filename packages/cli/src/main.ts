@@ -193,6 +193,16 @@ network.addCommand(
       })
     ),
 );
+network.addCommand(
+  clusterCommand("dns", "names of services, and what each server answers to them")
+    .argument("[name]", "only this name, with reasons")
+    .action((name: string | undefined, options: CommonOptions & OutputFlags) =>
+      execute(options, async (ports) => {
+        const { networkDns } = await import("./commands/network_dns.ts");
+        await networkDns(name, options, ports);
+      })
+    ),
+);
 program.addCommand(network);
 
 /** A command about services: `-S` chooses among them. */

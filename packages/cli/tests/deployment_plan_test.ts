@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { observeHost } from "../src/lib/services/deployment_observation.ts";
 import { planDeployment } from "../src/lib/services/deployment_plan.ts";
-import { renderPlanSteps, renderPlanSummary } from "../src/lib/services/deployment_plan_text.ts";
+import { renderPlanSteps, renderPlanSummary } from "../src/lib/output/deployment_plan_text.ts";
 import { deployOnce, type DeployRun, desiredOf } from "./deployment_fixture.ts";
 import { MockCluster } from "./mock_server_state.ts";
 import { MockSSHManager } from "./mocks.ts";

@@ -5,7 +5,7 @@ import {
   renderPlanSteps,
   renderPlanSummary,
   renderStep,
-} from "../src/lib/services/deployment_plan_text.ts";
+} from "../src/lib/output/deployment_plan_text.ts";
 import { listServices } from "../src/lib/services/service_listing.ts";
 import type { DeployStep, InstancePlan, ObservedHost } from "../src/types/deployment.ts";
 import { configText, configurationOf } from "./configuration_fixture.ts";

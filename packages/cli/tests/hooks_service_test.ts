@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { JijiError, systemProcess } from "@jiji/core";
-import { hookEnvironment, type HookFacts, runHook } from "../src/lib/services/hooks_service.ts";
+import { hookEnvironment, type HookFacts, runHook } from "../src/lib/hooks/hooks_service.ts";
 
 const FACTS: HookFacts = {
   project: "shop",

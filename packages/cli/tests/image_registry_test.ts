@@ -2,13 +2,13 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import fc from "fast-check";
 import { systemClock, waitFor } from "@jiji/core";
-import { type RunningRegistry, startImageRegistry } from "../src/lib/services/image_registry.ts";
+import { type RunningRegistry, startImageRegistry } from "../src/lib/images/image_registry.ts";
 import {
   ImageStore,
   isRepository,
   isTag,
   MANIFEST_BYTES_MAX,
-} from "../src/lib/services/image_store.ts";
+} from "../src/lib/images/image_store.ts";
 
 const digestOf = (bytes: Uint8Array) =>
   `sha256:${createHash("sha256").update(bytes).digest("hex")}`;

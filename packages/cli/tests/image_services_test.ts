@@ -4,7 +4,7 @@ import { FakeProcess } from "@jiji/core/testing";
 import type { ProgressEvent } from "../src/lib/output/events.ts";
 import { argvBuild, BuildService, imageName } from "../src/lib/services/build_service.ts";
 import { parseImages, planPrune, PruneService } from "../src/lib/services/image_prune_service.ts";
-import { tagOf } from "../src/lib/services/image_shipping.ts";
+import { tagOf } from "../src/lib/images/image_shipping.ts";
 import { configText, configurationOf } from "./configuration_fixture.ts";
 import { MockCluster } from "./mock_server_state.ts";
 import { MockSSHManager } from "./mocks.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { HealthGateError, JijiError, RemoteCommandError } from "@jiji/core";
 import { isIdle } from "../src/lib/services/deployment_orchestrator.ts";
-import { renderPlanSteps } from "../src/lib/services/deployment_plan_text.ts";
+import { renderPlanSteps } from "../src/lib/output/deployment_plan_text.ts";
 import { deployOnce, type DeployRun, resultsOf } from "./deployment_fixture.ts";
 import { MockCluster } from "./mock_server_state.ts";
 import { KillSwitch } from "./mocks.ts";

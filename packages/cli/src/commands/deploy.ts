@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { JijiError, systemProcess } from "@jiji/core";
 import type { ServiceConfiguration } from "../lib/configuration/service.ts";
 import { desiredService, serviceEnvironment } from "../lib/services/desired_services.ts";
-import { ImageShipping } from "../lib/services/image_shipping.ts";
+import { ImageShipping } from "../lib/images/image_shipping.ts";
 import {
   type CommandContext,
   type CommonOptions,
@@ -11,7 +11,7 @@ import {
   requireAllReachable,
   setupCommandContext,
 } from "../utils/command_helpers.ts";
-import { DeployHooks } from "../lib/services/deploy_hooks.ts";
+import { DeployHooks } from "../lib/hooks/deploy_hooks.ts";
 import { observeAll, runDeployment } from "../lib/services/deployment_run.ts";
 import { chooseVersion, readGitState } from "../utils/git.ts";
 import { withLock } from "../utils/lock.ts";

@@ -12,7 +12,7 @@ import type { RemoteHost } from "../../types/remote_host.ts";
 import type { Emit } from "../output/events.ts";
 import { ContainerDeploymentService } from "./container_deployment_service.ts";
 import { awaitConvergence } from "./convergence_barrier.ts";
-import { renderStep } from "./deployment_plan_text.ts";
+import { renderStep } from "../output/deployment_plan_text.ts";
 
 /** Folder of environment files while a container starts; on tmpfs. */
 export const ENV_FOLDER: string = `${SERVER_PATHS.run}/env`;

@@ -8,7 +8,7 @@ import {
   isIdle,
 } from "./deployment_orchestrator.ts";
 import { planDeployment } from "./deployment_plan.ts";
-import { renderPlanSteps, renderPlanSummary } from "./deployment_plan_text.ts";
+import { renderPlanSteps, renderPlanSummary } from "../output/deployment_plan_text.ts";
 import { writeRelease } from "./release_records.ts";
 import type { DeploymentPlan, DesiredService, ObservedHost } from "../../types/deployment.ts";
 import type { RemoteHost } from "../../types/remote_host.ts";

@@ -11,7 +11,7 @@ import type { Configuration } from "../configuration/configuration.ts";
 import type { ServiceConfiguration } from "../configuration/service.ts";
 import type { ContainerSpec } from "../engine/container_run.ts";
 import { sha256OfText } from "../network/artifacts.ts";
-import { listLocalFiles } from "./local_files.ts";
+import { listLocalFiles } from "../../utils/local_files.ts";
 
 /** An image as a container is made from it. */
 export interface ServiceImage {

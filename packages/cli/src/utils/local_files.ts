@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { JijiError } from "@jiji/core";
-import { sha256OfFile } from "../network/artifacts.ts";
+import { sha256OfFile } from "../lib/network/artifacts.ts";
 
 /** A file of this machine. */
 export interface LocalFile {

@@ -4,8 +4,8 @@ import type { Configuration } from "../configuration/configuration.ts";
 import type { ServiceConfiguration } from "../configuration/service.ts";
 import type { Emit } from "../output/events.ts";
 import type { RemoteHost } from "../../types/remote_host.ts";
-import { BuildService, imageName } from "./build_service.ts";
-import type { ServiceImage } from "./desired_services.ts";
+import { BuildService, imageName } from "../services/build_service.ts";
+import type { ServiceImage } from "../services/desired_services.ts";
 import { ImageStore } from "./image_store.ts";
 import { type RunningRegistry, startImageRegistry } from "./image_registry.ts";
 
