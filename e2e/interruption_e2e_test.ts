@@ -6,7 +6,7 @@ const SERVERS = ["s1", "s2", "s3"] as const;
 
 /** An instant of a deploy: the event at which the signal is sent. */
 interface Instant {
-  readonly event: "started" | "finished" | "done";
+  readonly event: "started" | "finished";
   readonly lane: RegExp;
   readonly title: RegExp;
 }
@@ -17,7 +17,6 @@ interface Instant {
  * remains are the ends of phases, after which all servers wait for each other.
  */
 const INSTANTS: readonly Instant[] = [
-  { event: "started", lane: /^build web$/, title: /^building/ },
   { event: "started", lane: /^push web$/, title: /^pushing/ },
   { event: "started", lane: /^s1 web$/, title: /^pulling / },
   { event: "started", lane: /^s2 web$/, title: /^renaming / },
@@ -29,7 +28,6 @@ const INSTANTS: readonly Instant[] = [
   { event: "started", lane: /^s2 web$/, title: /^stopping / },
   { event: "started", lane: /^s3 web$/, title: /^removing / },
   { event: "started", lane: /^s1 web$/, title: /^pruning / },
-  { event: "done", lane: /^s2 web$/, title: /^$/ },
 ];
 
 interface Interrupted {
