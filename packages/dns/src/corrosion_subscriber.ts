@@ -30,6 +30,8 @@ export interface SubscriberOptions {
   readonly signal: AbortSignal;
   /** Saves what is known; called after changes, {@link SNAPSHOT_EVERY_MS} apart. */
   readonly save: (snapshot: Snapshot) => Promise<void>;
+  /** Called with everything that Corrosion says. Default: nobody listens. */
+  readonly onHeard?: () => void;
 }
 
 /** Follows both tables until the signal aborts. */
@@ -51,12 +53,14 @@ export async function runSubscriber(options: SubscriberOptions): Promise<void> {
     parse: parseServerRow,
     sink: {
       onRows(rows) {
+        options.onHeard?.();
         servers.clear();
         for (const [id, row] of rows) servers.set(id, row);
         cache.replaceServers(servers.values(), options.clock.monotonicMs());
         saver.touch();
       },
       onRow(id, row) {
+        options.onHeard?.();
         const tombstone = servers.get(id)?.removedAtMs;
         servers.set(id, row);
         cache.putServer(row, options.clock.monotonicMs());
@@ -64,6 +68,7 @@ export async function runSubscriber(options: SubscriberOptions): Promise<void> {
         if (tombstone !== row.removedAtMs) saver.touch();
       },
       onGone(id) {
+        options.onHeard?.();
         servers.delete(id);
         cache.removeServer(id);
         saver.touch();
@@ -76,14 +81,17 @@ export async function runSubscriber(options: SubscriberOptions): Promise<void> {
     parse: parseContainerRow,
     sink: {
       onRows(rows) {
+        options.onHeard?.();
         cache.replaceContainers(rows.values(), options.clock.monotonicMs());
         saver.touch();
       },
       onRow(_id, row) {
+        options.onHeard?.();
         cache.putContainer(row);
         saver.touch();
       },
       onGone(id) {
+        options.onHeard?.();
         cache.removeContainer(id);
         saver.touch();
       },

@@ -13,6 +13,13 @@ export type NameLookup =
   /** Containers to answer with, best first by id; empty when none is fit to serve. */
   | { readonly kind: "known"; readonly containers: readonly ContainerRow[] };
 
+/** A container under a name, and why it is or is not in the answer. */
+export interface Explained {
+  readonly row: ContainerRow;
+  readonly isAnswered: boolean;
+  readonly why: string;
+}
+
 const NO_ROWS: ReadonlySet<string> = new Set();
 
 /**
@@ -161,6 +168,46 @@ export class DnsCache {
     if (options.nearest === undefined) return { kind: "known", containers };
     const near = containers.filter((row) => row.serverId === options.nearest);
     return { kind: "known", containers: near.length > 0 ? near : containers };
+  }
+
+  /** Every container under a label, with the reason why it is or is not answered. */
+  explain(label: string): Explained[] {
+    const ids = this.#idsByLabel.get(label) ?? NO_ROWS;
+    const rows = [...ids].sort().flatMap((id) => this.#containers.get(id) ?? []);
+    const answered = new Set(this.#fitToServe(ids));
+    const fit = rows.filter((row) => row.health === "healthy" || row.health === "degraded");
+    return rows.map((row) => ({
+      row,
+      isAnswered: answered.has(row),
+      why: this.#why(row, { answered, fit, isHeld: this.#held.has(row.id) }),
+    }));
+  }
+
+  #why(
+    row: ContainerRow,
+    o: {
+      readonly answered: ReadonlySet<ContainerRow>;
+      readonly fit: readonly ContainerRow[];
+      readonly isHeld: boolean;
+    },
+  ): string {
+    const isSilent = this.#silent.has(row.serverId);
+    if (o.answered.has(row)) {
+      if (o.isHeld) return "its row is gone from Corrosion; answered until that is certain";
+      if (isSilent) return "its server is silent, but no other can serve";
+      return row.health === "healthy" ? "healthy" : "degraded, but no healthy one is left";
+    }
+    if (this.#tombstoned.has(row.serverId)) return "its server was removed";
+    if (!o.fit.includes(row)) return `it is ${row.health}`;
+    if (isSilent) return "its server is silent";
+    if (row.health === "degraded") return "degraded, and there are healthy ones";
+    return "a newer container stands for the same instance";
+  }
+
+  /** Labels of all services, sorted, without those of instances. */
+  serviceLabels(): string[] {
+    const labels = [...this.#containers.values()].map((row) => serviceLabel(row).toLowerCase());
+    return [...new Set(labels)].sort();
   }
 
   /** Whether any container belongs to this project. */

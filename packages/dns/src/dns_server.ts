@@ -4,11 +4,12 @@ import { type Clock, type Logger, messageOf } from "@jiji/core/runtime";
 import { decide, type Rotation, type Zone } from "./answer.ts";
 import { encodeReject, encodeResponse, udpLimit } from "./dns_encode.ts";
 import type { DnsCache } from "./dns_cache.ts";
+import { Metrics, type QueryResult, type ThreadCounts } from "./metrics.ts";
 import { type DnsQuery, parseQuery, plainAnswer, RCODE } from "./dns_protocol.ts";
 import type { Forwarder } from "./forwarder.ts";
 import { readTcpMessage, writeTcpMessage } from "./tcp_framing.ts";
 import { BatchedUdp, NoBatches } from "./udp/batched_udp.ts";
-import { PreparedAnswers, VARIANTS_MAX } from "./udp/prepared_answers.ts";
+import { COUNTER, PreparedAnswers, VARIANTS_MAX } from "./udp/prepared_answers.ts";
 import type { SocketStore } from "./udp/socket_store.ts";
 import type { ServerAddress } from "./upstream.ts";
 
@@ -46,6 +47,8 @@ export class DnsServer {
   readonly #rotation: Rotation = roundRobin();
   /** What each UDP thread has been given to answer with. */
   readonly #prepared = new Set<PreparedAnswers>();
+  /** What was answered. */
+  readonly metrics = new Metrics();
   #tcpClients = 0;
 
   constructor(options: DnsServerOptions) {
@@ -123,7 +126,20 @@ export class DnsServer {
     }
   }
 
-  #isClient(address: Deno.Addr): boolean {
+  /** What the UDP threads counted. */
+  get threadCounts(): ThreadCounts {
+    const counts = { prepared: 0, overloaded: 0, foreign: 0, malformed: 0 };
+    for (const { shared } of this.#prepared) {
+      const counters = new Float64Array(shared.counters);
+      for (const name of ["prepared", "overloaded", "foreign", "malformed"] as const) {
+        counts[name] += counters[COUNTER[name]] ?? 0;
+      }
+    }
+    return counts;
+  }
+
+  /** Whether this client is answered at all. */
+  isClient(address: Deno.Addr): boolean {
     const { clients } = this.#options;
     if (!clients || address.transport === "unix" || !("hostname" in address)) return true;
     const ip = parseIpv4(address.hostname);
@@ -141,7 +157,7 @@ export class DnsServer {
         if (error instanceof Deno.errors.ConnectionRefused) continue;
         throw error;
       }
-      if (!this.#isClient(from)) continue;
+      if (!this.isClient(from)) continue;
       const answer = this.#respond(packet, { transport: "udp" });
       if (answer instanceof Promise) {
         answer.then((bytes) => sendQuietly(socket, { bytes, to: from }));
@@ -158,7 +174,7 @@ export class DnsServer {
         continue;
       }
       const connection = await listener.accept();
-      if (!this.#isClient(connection.remoteAddr)) {
+      if (!this.isClient(connection.remoteAddr)) {
         closeQuietly(connection);
         continue;
       }
@@ -206,6 +222,20 @@ export class DnsServer {
     packet: Uint8Array,
     o: { readonly transport: "udp" | "tcp"; readonly prepared?: PreparedAnswers },
   ): Uint8Array<ArrayBuffer> | undefined | Promise<Uint8Array<ArrayBuffer>> {
+    const { clock } = this.#options;
+    const startMs = clock.monotonicMs();
+    const answer = this.#answer(packet, o);
+    const count = (bytes: Uint8Array | undefined, isForwarded: boolean) =>
+      this.metrics.count(resultOf(bytes, isForwarded), clock.monotonicMs() - startMs);
+    if (answer instanceof Promise) answer.then((bytes) => count(bytes, true));
+    else count(answer, false);
+    return answer;
+  }
+
+  #answer(
+    packet: Uint8Array,
+    o: { readonly transport: "udp" | "tcp"; readonly prepared?: PreparedAnswers },
+  ): Uint8Array<ArrayBuffer> | undefined | Promise<Uint8Array<ArrayBuffer>> {
     const query = parseQuery(packet);
     if (query.kind === "drop") return undefined;
     if (query.kind === "reject") return encodeReject(query);
@@ -247,6 +277,17 @@ function truncate(query: DnsQuery, answer: Uint8Array): Uint8Array<ArrayBuffer> 
   const short = encodeResponse(query, plainAnswer(rcode), { bytesMax: TCP_BYTES_MAX });
   short[2] = (short[2] ?? 0) | 0x02;
   return short;
+}
+
+/** What an answer's bytes say of the query's end. */
+function resultOf(bytes: Uint8Array | undefined, isForwarded: boolean): QueryResult {
+  if (!bytes) return "malformed";
+  const rcode = (bytes[3] ?? 0) & 15;
+  if (rcode === RCODE.SERVFAIL) return "failed";
+  if (isForwarded) return "forwarded";
+  if (rcode === RCODE.NOERROR) return "answered";
+  if (rcode === RCODE.NXDOMAIN) return "nxdomain";
+  return rcode === RCODE.FORMERR ? "malformed" : "refused";
 }
 
 /** Counts per name; the map is emptied now and then rather than growing for ever. */

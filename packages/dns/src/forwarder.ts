@@ -36,6 +36,8 @@ export interface ForwarderOptions {
   /** A random 16-bit id. */
   readonly randomId: () => number;
   readonly logger: Logger;
+  /** Told whether a query was answered from the cache. Default: nobody. */
+  readonly onCache?: (hit: boolean) => void;
 }
 
 /** Answers of upstream resolvers; undefined where jiji-dns must say SERVFAIL. */
@@ -54,8 +56,14 @@ export class Forwarder {
   async forward(query: DnsQuery): Promise<Uint8Array<ArrayBuffer> | undefined> {
     const key = forwardKey(query);
     const kept = this.#cache.get(key, this.#options.clock.monotonicMs());
+    this.#options.onCache?.(kept !== undefined);
     const answer = kept ?? (await this.#ask(key, query))?.slice();
     return answer && addressTo(query, answer);
+  }
+
+  /** Answers kept now. */
+  get entries(): number {
+    return this.#cache.size;
   }
 
   #ask(key: string, query: DnsQuery): Promise<Uint8Array<ArrayBuffer> | undefined> {

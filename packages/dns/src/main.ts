@@ -2,6 +2,7 @@
 import { Command, InvalidArgumentError } from "@commander-js/extra-typings";
 import {
   CORROSION_API_PORT,
+  DNS_STATUS_PORT,
   parseServerConfig,
   SERVER_PATHS,
   type ServerConfig,
@@ -72,6 +73,7 @@ program.command("serve", { isDefault: true })
   .option("--corrosion <url>", "Corrosion API", `http://127.0.0.1:${CORROSION_API_PORT}`)
   .option("--state <folder>", "where the snapshot is kept", SERVER_PATHS.dnsState)
   .option("--liveness <file>", "the daemon's liveness report", SERVER_PATHS.liveness)
+  .option("--status-port <port>", "metrics and names over HTTP", parseMs, DNS_STATUS_PORT)
   .option("--resolv-conf <file>", "the host's resolvers", "/etc/resolv.conf")
   .action(async (options) => {
     const { serve } = await import("./commands/serve.ts");
@@ -84,6 +86,7 @@ program.command("serve", { isDefault: true })
       stateFolder: options.state,
       livenessFile: options.liveness,
       resolvConf: options.resolvConf,
+      statusPort: options.statusPort,
       signal: stopSignal(),
     });
     Deno.exit(0);
@@ -124,7 +127,31 @@ program.command("query")
     const server = await askedAddress(options.at, options.config);
     const asked = await ask(server, { name, type }, { timeoutMs: 3_000 });
     const report = reportAnswer(asked);
-    print(options.json ? JSON.stringify(report) : renderAnswer(report));
+    if (options.json) return print(JSON.stringify(report));
+    print(renderAnswer(report));
+    if (!report.authoritative || options.at) return;
+    // Reasons come from the server itself; an older one has none to give.
+    const { fetchNames, renderNames } = await import("./commands/names.ts");
+    const place = { hostname: server.hostname, port: DNS_STATUS_PORT, name };
+    const names = await fetchNames(place).catch(() => undefined);
+    if (names?.names.some((one) => one.containers.length > 0)) print(renderNames(names));
+  });
+
+program.command("names")
+  .description("every name with its containers: which are answered, and why")
+  .argument("[name]", "only this name")
+  .option("--status-port <port>", "where the server tells", parseMs, DNS_STATUS_PORT)
+  .option("--config <file>", "this server's place in the cluster", SERVER_PATHS.serverConfig)
+  .option("--json", "print JSON")
+  .action(async (name, options) => {
+    const { fetchNames, renderNames } = await import("./commands/names.ts");
+    const { hostname } = await askedAddress(undefined, options.config);
+    const report = await fetchNames({
+      hostname,
+      port: options.statusPort,
+      ...(name === undefined ? {} : { name }),
+    });
+    print(options.json ? JSON.stringify(report) : renderNames(report));
   });
 
 if (import.meta.main) {

@@ -10,3 +10,5 @@ export const PROBE_PORT: number = 31281;
 export const REGISTRY_PORT: number = 31270;
 /** jiji-dns, UDP and TCP, on the server's mesh address. */
 export const DNS_PORT: number = 53;
+/** Metrics and names of jiji-dns, TCP, on the server's mesh address. */
+export const DNS_STATUS_PORT: number = 31253;

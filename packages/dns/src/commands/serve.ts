@@ -20,6 +20,7 @@ import { watchLiveness } from "../liveness_watch.ts";
 import { parseResolvConf, splitResolvers, type SplitZones } from "../resolv_conf.ts";
 import { readSnapshot, writeSnapshot } from "../snapshot.ts";
 import { type ServiceEnvironment, SocketStore } from "../udp/socket_store.ts";
+import { serveStatus } from "../status_server.ts";
 import { networkUpstream, type ServerAddress } from "../upstream.ts";
 
 /** Options of `jiji-dns serve`. */
@@ -34,6 +35,8 @@ export interface ServeOptions {
   readonly stateFolder: string;
   readonly livenessFile: string;
   readonly resolvConf: string;
+  /** TCP port of metrics and names. */
+  readonly statusPort: number;
   readonly signal: AbortSignal;
 }
 
@@ -63,6 +66,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     resolvers: resolverChoice(options, { own, clock, logger }),
     upstream: networkUpstream(),
     clock,
+    onCache: (hit) => server.metrics.countCache(hit),
     randomId: () => crypto.getRandomValues(new Uint16Array(1))[0] ?? 0,
     logger,
   });
@@ -72,16 +76,33 @@ export async function serve(options: ServeOptions): Promise<void> {
     serverId: config.server_id,
   };
   const clients = [config.cluster_cidr, "127.0.0.0/8"].flatMap((text) => parseCidr(text) ?? []);
-  const server = new DnsServer({
+  const server: DnsServer = new DnsServer({
     ...{ zone, cache, forwarder, clock, logger, signal, clients },
     batches: true,
     store: new SocketStore(serviceEnvironment(), Deno.pid),
   });
+  let heardAtMs: number | undefined;
+  const onHeard = () => heardAtMs = clock.monotonicMs();
+  const metrics = () =>
+    server.metrics.render({
+      containers: cache.containers.size,
+      isFilled: cache.isFilled,
+      subscriptionAgeS: heardAtMs === undefined
+        ? undefined
+        : (clock.monotonicMs() - heardAtMs) / 1_000,
+      forwardEntries: forwarder.entries,
+      version: VERSION,
+    }, server.threadCounts);
   const onSilent = (silent: ReadonlySet<string>) => cache.setSilent(silent);
   await Promise.all([
     ...listen.map((address) => server.listen(address)),
     watchLiveness({ path: options.livenessFile, clock, signal, onSilent }),
-    feedCache(cache, { ...options, clock, logger }),
+    feedCache(cache, { ...options, clock, logger, onHeard }),
+    serveStatus({
+      address: { hostname: listen[0]!.hostname, port: options.statusPort },
+      ...{ cache, domain: config.service_domain, metrics, clock, logger, signal },
+      isClient: (address) => server.isClient(address),
+    }),
   ]);
   logger.info("stopped");
 }
@@ -97,9 +118,13 @@ function serviceEnvironment(): ServiceEnvironment {
 
 async function feedCache(
   cache: DnsCache,
-  o: ServeOptions & { readonly clock: Clock; readonly logger: Logger },
+  o: ServeOptions & {
+    readonly clock: Clock;
+    readonly logger: Logger;
+    readonly onHeard: () => void;
+  },
 ): Promise<void> {
-  const { clock, logger, signal } = o;
+  const { clock, logger, signal, onHeard } = o;
   const token = await readToken(o.tokenFile, { clock, logger, signal });
   if (!token) return;
   const address = { url: o.corrosionUrl, token };
@@ -111,6 +136,7 @@ async function feedCache(
     random: systemRandom,
     logger,
     signal,
+    onHeard,
     save: (snapshot) => writeSnapshot(o.stateFolder, snapshot),
   });
 }

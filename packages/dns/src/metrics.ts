@@ -1,0 +1,129 @@
+/**
+ * What jiji-dns counts, and the text that tells it. Source of the format: Prometheus, "Exposition
+ * formats", text version 0.0.4.
+ */
+
+/** Upper bounds of the latency buckets, seconds. */
+export const LATENCY_BOUNDS_S: readonly number[] = [
+  0.000_1,
+  0.000_5,
+  0.001,
+  0.005,
+  0.01,
+  0.05,
+  0.1,
+  0.5,
+  1,
+  5,
+];
+
+/** How a query ended. */
+export type QueryResult =
+  | "answered"
+  | "nxdomain"
+  | "forwarded"
+  | "failed"
+  | "refused"
+  | "malformed"
+  | "dropped";
+
+/** State of the moment, told beside the counters. */
+export interface Gauges {
+  readonly containers: number;
+  readonly isFilled: boolean;
+  /** Since anything was heard from Corrosion, seconds; undefined when never. */
+  readonly subscriptionAgeS: number | undefined;
+  readonly forwardEntries: number;
+  readonly version: string;
+}
+
+/** Counts of the threads that answer from prepared answers. */
+export interface ThreadCounts {
+  readonly prepared: number;
+  readonly overloaded: number;
+  readonly foreign: number;
+  readonly malformed: number;
+}
+
+/** Counters since the start. */
+export class Metrics {
+  readonly #results = new Map<QueryResult, number>();
+  readonly #buckets = new Float64Array(LATENCY_BOUNDS_S.length + 1);
+  #latencySumS = 0;
+  #cacheHits = 0;
+  #cacheMisses = 0;
+
+  /** A query that this thread dealt with, and how long that took. */
+  count(result: QueryResult, latencyMs: number): void {
+    this.#results.set(result, (this.#results.get(result) ?? 0) + 1);
+    const seconds = latencyMs / 1_000;
+    const found = LATENCY_BOUNDS_S.findIndex((bound) => seconds <= bound);
+    const bucket = found < 0 ? LATENCY_BOUNDS_S.length : found;
+    this.#buckets[bucket] = (this.#buckets[bucket] ?? 0) + 1;
+    this.#latencySumS += seconds;
+  }
+
+  /** A forwarded query was or was not in the cache. */
+  countCache(hit: boolean): void {
+    if (hit) this.#cacheHits += 1;
+    else this.#cacheMisses += 1;
+  }
+
+  /** The whole as text. */
+  render(gauges: Gauges, threads: ThreadCounts): string {
+    const results: [QueryResult, number][] = [...this.#results];
+    const of = (result: QueryResult) => this.#results.get(result) ?? 0;
+    const totals = new Map<string, number>([
+      ...results,
+      ["answered", of("answered") + threads.prepared],
+      ["malformed", of("malformed") + threads.malformed],
+      ["dropped", of("dropped") + threads.overloaded + threads.foreign],
+    ]);
+    const lines = [
+      ...series("jiji_dns_queries_total", "counter", "Queries by result."),
+      ...[...totals].sort().map(([result, value]) =>
+        `jiji_dns_queries_total{result="${result}"} ${value}`
+      ),
+      ...series("jiji_dns_prepared_total", "counter", "Answers that were made beforehand."),
+      `jiji_dns_prepared_total ${threads.prepared}`,
+      ...this.#latency(),
+      ...series("jiji_dns_forward_cache_total", "counter", "Forwarded queries by cache use."),
+      `jiji_dns_forward_cache_total{use="hit"} ${this.#cacheHits}`,
+      `jiji_dns_forward_cache_total{use="miss"} ${this.#cacheMisses}`,
+      ...gauge("jiji_dns_forward_cache_entries", "Answers kept.", gauges.forwardEntries),
+      ...gauge("jiji_dns_containers", "Containers known.", gauges.containers),
+      ...gauge("jiji_dns_filled", "1 once the cluster's state is known.", Number(gauges.isFilled)),
+      ...gauge(
+        "jiji_dns_subscription_age_seconds",
+        "Since Corrosion was last heard.",
+        gauges.subscriptionAgeS ?? NaN,
+      ),
+      ...series("jiji_dns_info", "gauge", "Version."),
+      `jiji_dns_info{version=${JSON.stringify(gauges.version)}} 1`,
+    ];
+    return `${lines.join("\n")}\n`;
+  }
+
+  #latency(): string[] {
+    const name = "jiji_dns_latency_seconds";
+    let sum = 0;
+    const buckets = [...LATENCY_BOUNDS_S, Infinity].map((bound, index) => {
+      sum += this.#buckets[index] ?? 0;
+      return `${name}_bucket{le="${bound === Infinity ? "+Inf" : bound}"} ${sum}`;
+    });
+    return [
+      ...series(name, "histogram", "Time to an answer that was not made beforehand."),
+      ...buckets,
+      `${name}_sum ${this.#latencySumS}`,
+      `${name}_count ${sum}`,
+    ];
+  }
+}
+
+function series(name: string, type: string, help: string): string[] {
+  return [`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`];
+}
+
+function gauge(name: string, help: string, value: number): string[] {
+  return [...series(name, "gauge", help), `${name} ${Number.isNaN(value) ? "NaN" : value}`];
+}
