@@ -113,7 +113,7 @@ export class DnsServer {
         clients: this.#options.clients ?? EVERYONE,
         prepared,
         ...(this.#options.store ? { store: this.#options.store } : {}),
-        respond: (packet) => this.#respond(packet, { transport: "udp", prepared }),
+        respond: (packet) => this.respond(packet, { transport: "udp", prepared }),
       });
       this.#prepared.add(prepared);
       const forget = () => this.#prepared.delete(prepared);
@@ -158,7 +158,7 @@ export class DnsServer {
         throw error;
       }
       if (!this.isClient(from)) continue;
-      const answer = this.#respond(packet, { transport: "udp" });
+      const answer = this.respond(packet, { transport: "udp" });
       if (answer instanceof Promise) {
         answer.then((bytes) => sendQuietly(socket, { bytes, to: from }));
       } else {
@@ -203,7 +203,7 @@ export class DnsServer {
         rearm();
         const packet = await readTcpMessage(connection);
         if (!packet) break;
-        const task = Promise.resolve(this.#respond(packet, { transport: "tcp" })).then((bytes) => {
+        const task = Promise.resolve(this.respond(packet, { transport: "tcp" })).then((bytes) => {
           if (bytes) writes = writes.then(() => writeTcpMessage(connection, bytes));
           return writes;
         }).catch(stop).finally(() => running.delete(task));
@@ -218,7 +218,7 @@ export class DnsServer {
   }
 
   /** The bytes to send back; a promise only where another resolver must be asked. */
-  #respond(
+  respond(
     packet: Uint8Array,
     o: { readonly transport: "udp" | "tcp"; readonly prepared?: PreparedAnswers },
   ): Uint8Array<ArrayBuffer> | undefined | Promise<Uint8Array<ArrayBuffer>> {
