@@ -1,5 +1,5 @@
 /** Ending labs, and finding what is left of them: from what is really there, not from memory. */
-import { removeTree } from "../prepare/cache.ts";
+import { mountsBelow, removeTree } from "../prepare/cache.ts";
 import { exists, runCommand } from "../prepare/command.ts";
 import {
   type CgroupLayout,
@@ -45,13 +45,6 @@ async function processesWithMounts(folder: string): Promise<readonly number[]> {
     if (mounts.includes(`${folder}/`)) found.push(pid);
   }
   return found;
-}
-
-/** Mount points of this machine below a folder, deepest first. */
-async function mountsBelow(folder: string): Promise<readonly string[]> {
-  const lines = (await Deno.readTextFile("/proc/self/mounts")).split("\n");
-  return lines.map((line) => line.split(" ")[1] ?? "")
-    .filter((path) => path.startsWith(`${folder}/`)).reverse();
 }
 
 /** Ends a lab: processes, namespaces, mounts, control groups, state. Nothing there, nothing done. */

@@ -54,8 +54,24 @@ export async function ensureSlot(options: {
   return "built";
 }
 
-/** Removes a folder with all in it; nothing when it is not there. */
+/** Places below `folder` where something is mounted, last mounted first. Source: proc(5), mounts. */
+export async function mountsBelow(folder: string): Promise<readonly string[]> {
+  const lines = (await Deno.readTextFile("/proc/self/mounts")).split("\n");
+  return lines.map((line) => line.split(" ")[1] ?? "")
+    .filter((place) => place.startsWith(`${folder}/`)).reverse();
+}
+
+/**
+ * Removes a folder with all in it; nothing when it is not there. What a killed build had mounted in
+ * it (/proc, /sys) is unmounted before: it is not the folder's to remove.
+ */
 export async function removeTree(path: string): Promise<void> {
+  for (const mount of await mountsBelow(path)) {
+    await new Deno.Command("umount", { args: ["--lazy", mount] }).output();
+  }
+  if ((await mountsBelow(path)).length > 0) {
+    throw new Error(`something is still mounted in ${path}`);
+  }
   try {
     await Deno.remove(path, { recursive: true });
   } catch (error) {
