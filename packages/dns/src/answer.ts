@@ -66,6 +66,16 @@ export function decide(
   return answer(answerService(query, { ...context, label: place.label }));
 }
 
+/**
+ * The key of {@link DnsCache.onChange} on which the answer to this name depends: a label below the
+ * domain, or an address.
+ */
+export function dependencyOf(name: string, zone: Zone): string {
+  const place = placeOf(name, zone);
+  if (place.kind === "service") return parseServiceLabel(place.label).label;
+  return place.kind === "reverse" ? place.ip ?? "" : "";
+}
+
 function answerService(
   query: DnsQuery,
   context: {

@@ -35,9 +35,9 @@ export const HELD_MAX_MS = 600_000;
 /** Rows of the cluster, indexed by name and by address. */
 export class DnsCache {
   readonly #containers = new Map<string, ContainerRow>();
-  readonly #idsByLabel = new Map<string, Set<string>>();
-  readonly #idsByProject = new Map<string, Set<string>>();
-  readonly #idsByIp = new Map<string, Set<string>>();
+  readonly #idsByLabel = new Map<string, string | Set<string>>();
+  readonly #idsByProject = new Map<string, string | Set<string>>();
+  readonly #idsByIp = new Map<string, string | Set<string>>();
   readonly #tombstoned = new Set<string>();
   /** Since when each server's row has been there, ms. */
   readonly #knownSince = new Map<string, number>();
@@ -46,8 +46,11 @@ export class DnsCache {
   #silent: ReadonlySet<string> = NO_ROWS;
   #filled = { servers: false, containers: false };
   readonly #memo = new Map<string, readonly ContainerRow[]>();
-  /** Called at once when an answer may have changed; what was made of older answers is void. */
-  onChange: () => void = () => undefined;
+  /**
+   * Called at once when answers may have changed: those of these labels, projects and addresses, or
+   * all without any. What was made of older answers is void.
+   */
+  onChange: (keys?: readonly string[]) => void = () => undefined;
 
   /**
    * All container rows. Those missing here are held until {@link sweep} is sure that they are gone:
@@ -93,13 +96,15 @@ export class DnsCache {
     const row = this.#containers.get(id);
     if (!row) return;
     this.#containers.delete(id);
-    for (const label of labelsOf(row)) {
+    const labels = labelsOf(row);
+    for (const label of labels) {
       this.#memo.delete(label);
       dropFrom(this.#idsByLabel, label, id);
     }
-    dropFrom(this.#idsByProject, row.project.toLowerCase(), id);
+    const project = row.project.toLowerCase();
+    dropFrom(this.#idsByProject, project, id);
     dropFrom(this.#idsByIp, row.ip, id);
-    this.onChange();
+    this.onChange([...labels, project, row.ip]);
   }
 
   /** All server rows, tombstones included. */
@@ -158,7 +163,7 @@ export class DnsCache {
    */
   lookup(label: string, options: { readonly nearest?: string } = {}): NameLookup {
     if (!this.isFilled) return { kind: "unfilled" };
-    const ids = this.#idsByLabel.get(label);
+    const ids = idsIn(this.#idsByLabel, label);
     if (!ids) return { kind: "unknown" };
     let containers = this.#memo.get(label);
     if (!containers) {
@@ -172,7 +177,7 @@ export class DnsCache {
 
   /** Every container under a label, with the reason why it is or is not answered. */
   explain(label: string): Explained[] {
-    const ids = this.#idsByLabel.get(label) ?? NO_ROWS;
+    const ids = idsIn(this.#idsByLabel, label) ?? NO_ROWS;
     const rows = [...ids].sort().flatMap((id) => this.#containers.get(id) ?? []);
     const answered = new Set(this.#fitToServe(ids));
     const fit = rows.filter((row) => row.health === "healthy" || row.health === "degraded");
@@ -217,19 +222,21 @@ export class DnsCache {
 
   /** The newest container that answers at this address, whatever its health. */
   lookupAddress(ip: string): ContainerRow | undefined {
-    const rows = this.#rows(this.#idsByIp.get(ip) ?? NO_ROWS);
+    const rows = this.#rows(idsIn(this.#idsByIp, ip) ?? NO_ROWS);
     return rows.sort((a, b) => b.startedAtMs - a.startedAtMs || (a.id < b.id ? -1 : 1))[0];
   }
 
   #add(row: ContainerRow): void {
     this.#containers.set(row.id, row);
-    for (const label of labelsOf(row)) {
+    const labels = labelsOf(row);
+    for (const label of labels) {
       this.#memo.delete(label);
       addTo(this.#idsByLabel, label, row.id);
     }
-    addTo(this.#idsByProject, row.project.toLowerCase(), row.id);
+    const project = row.project.toLowerCase();
+    addTo(this.#idsByProject, project, row.id);
     addTo(this.#idsByIp, row.ip, row.id);
-    this.onChange();
+    this.onChange([...labels, project, row.ip]);
   }
 
   #forget(): void {
@@ -266,14 +273,23 @@ function labelsOf(row: ContainerRow): string[] {
   return [...labels, `${labels[0]}-${row.instance.toLowerCase()}`, instance];
 }
 
-function addTo(index: Map<string, Set<string>>, key: string, id: string): void {
+/** Ids by key; a single one stands for itself, since most keys have no other. */
+type IdIndex = Map<string, string | Set<string>>;
+
+function idsIn(index: IdIndex, key: string): ReadonlySet<string> | undefined {
   const ids = index.get(key);
-  if (ids) ids.add(id);
-  else index.set(key, new Set([id]));
+  return typeof ids === "string" ? new Set([ids]) : ids;
 }
 
-function dropFrom(index: Map<string, Set<string>>, key: string, id: string): void {
+function addTo(index: IdIndex, key: string, id: string): void {
   const ids = index.get(key);
-  ids?.delete(id);
-  if (ids?.size === 0) index.delete(key);
+  if (ids === undefined || ids === id) index.set(key, id);
+  else if (typeof ids === "string") index.set(key, new Set([ids, id]));
+  else ids.add(id);
+}
+
+function dropFrom(index: IdIndex, key: string, id: string): void {
+  const ids = index.get(key);
+  if (ids === id) index.delete(key);
+  else if (ids instanceof Set && ids.delete(id) && ids.size === 0) index.delete(key);
 }

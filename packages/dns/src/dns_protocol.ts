@@ -218,10 +218,13 @@ export function readName(
     bytes += length + 1;
     if (bytes > NAME_BYTES_MAX || at + 1 + length > packet.length) return undefined;
     if (text) text += ".";
-    for (let index = at + 1; index <= at + length; index++) text += octetText(packet[index] ?? 0);
+    for (let index = at + 1; index <= at + length; index++) text += OCTET_TEXTS[packet[index]!]!;
     at += 1 + length;
   }
 }
+
+/** Texts of all octets, made once. */
+const OCTET_TEXTS: readonly string[] = Array.from({ length: 256 }, (_, octet) => octetText(octet));
 
 /** Lower-case text of an octet; dots, backslashes and unprintables as `\ddd` (section 5.1). */
 function octetText(octet: number): string {

@@ -1,11 +1,11 @@
 /** The sockets of jiji-dns: UDP and TCP on each address, with bounds on everything. */
 import { type Cidr, cidrHas, parseIpv4 } from "@jiji/core/net";
 import { type Clock, type Logger, messageOf } from "@jiji/core/runtime";
-import { decide, type Rotation, type Zone } from "./answer.ts";
+import { decide, dependencyOf, type Rotation, type Zone } from "./answer.ts";
 import { encodeReject, encodeResponse, udpLimit } from "./dns_encode.ts";
 import type { DnsCache } from "./dns_cache.ts";
 import { Metrics, type QueryResult, type ThreadCounts } from "./metrics.ts";
-import { type DnsQuery, parseQuery, plainAnswer, RCODE } from "./dns_protocol.ts";
+import { type DnsAnswer, type DnsQuery, parseQuery, plainAnswer, RCODE } from "./dns_protocol.ts";
 import type { Forwarder } from "./forwarder.ts";
 import { readTcpMessage, writeTcpMessage } from "./tcp_framing.ts";
 import { BatchedUdp, NoBatches } from "./udp/batched_udp.ts";
@@ -53,8 +53,8 @@ export class DnsServer {
 
   constructor(options: DnsServerOptions) {
     this.#options = options;
-    options.cache.onChange = () => {
-      for (const prepared of this.#prepared) prepared.invalidate();
+    options.cache.onChange = (keys) => {
+      for (const prepared of this.#prepared) prepared.invalidate(keys);
     };
   }
 
@@ -244,20 +244,12 @@ export class DnsServer {
     if (verdict.kind === "forward") return this.#forward(query, bytesMax);
     const isKept = o.prepared !== undefined && verdict.answer.authoritative &&
       verdict.answer.rcode === RCODE.NOERROR && !query.edns?.optionBytes;
-    if (isKept) o.prepared.put(packet, this.#variants(query, verdict.answer.answers.length));
-    return encodeResponse(query, verdict.answer, { bytesMax });
-  }
-
-  /** The answers that follow each other in rotation. */
-  #variants(query: DnsQuery, records: number): Uint8Array<ArrayBuffer>[] {
-    const bytesMax = udpLimit(query);
-    const count = Math.max(1, Math.min(records, VARIANTS_MAX));
-    return Array.from({ length: count }, (_, turn) => {
-      const verdict = decide(query, { ...this.#options, rotation: { next: () => turn } });
-      return verdict.kind === "answer"
-        ? encodeResponse(query, verdict.answer, { bytesMax })
-        : new Uint8Array();
-    });
+    if (!isKept) return encodeResponse(query, verdict.answer, { bytesMax });
+    const variants = rotations(verdict.answer).map((answer) =>
+      encodeResponse(query, answer, { bytesMax })
+    );
+    o.prepared.put(packet, variants, dependencyOf(query.name, this.#options.zone));
+    return variants[0];
   }
 
   async #forward(query: DnsQuery, bytesMax: number): Promise<Uint8Array<ArrayBuffer>> {
@@ -277,6 +269,16 @@ function truncate(query: DnsQuery, answer: Uint8Array): Uint8Array<ArrayBuffer> 
   const short = encodeResponse(query, plainAnswer(rcode), { bytesMax: TCP_BYTES_MAX });
   short[2] = (short[2] ?? 0) | 0x02;
   return short;
+}
+
+/** The answers that follow each other in rotation. */
+function rotations(answer: DnsAnswer): DnsAnswer[] {
+  const { answers } = answer;
+  const count = Math.max(1, Math.min(answers.length, VARIANTS_MAX));
+  return Array.from({ length: count }, (_, turn) => ({
+    ...answer,
+    answers: [...answers.slice(turn), ...answers.slice(0, turn)],
+  }));
 }
 
 /** What an answer's bytes say of the query's end. */

@@ -12,7 +12,13 @@ import { DnsServer } from "../src/dns_server.ts";
 import { Forwarder } from "../src/forwarder.ts";
 import { openLibc } from "../src/udp/libc.ts";
 import { parseListenFds, SocketStore } from "../src/udp/socket_store.ts";
-import { ARENA_WORDS, CONTROL, COUNTER, PreparedAnswers } from "../src/udp/prepared_answers.ts";
+import {
+  ARENA_WORDS,
+  CONTROL,
+  COUNTER,
+  DEAD,
+  PreparedAnswers,
+} from "../src/udp/prepared_answers.ts";
 
 function row(service: string, index: number, facts: Partial<ContainerRow> = {}): ContainerRow {
   return {
@@ -170,8 +176,8 @@ Deno.test("BatchedUdp: hostile packets are survived, prepared answers keep to th
 Deno.test("PreparedAnswers.put(): refuses long queries, starts anew when memory is full", () => {
   const prepared = new PreparedAnswers();
   const control = new Int32Array(prepared.shared.control);
-  assert.equal(prepared.put(new Uint8Array(1_000), [new Uint8Array(20)]), false);
-  assert.equal(prepared.put(new Uint8Array(20), []), false);
+  assert.equal(prepared.put(new Uint8Array(1_000), [new Uint8Array(20)], ""), false);
+  assert.equal(prepared.put(new Uint8Array(20), [], ""), false);
   const epoch = control[CONTROL.epoch];
   const query = new Uint8Array(40);
   const answer = new Uint8Array(60_000);
@@ -179,10 +185,10 @@ Deno.test("PreparedAnswers.put(): refuses long queries, starts anew when memory 
   for (let index = 0; index < fits; index++) {
     query[20] = index & 255;
     query[21] = index >> 8;
-    assert.ok(prepared.put(query, [answer]));
+    assert.ok(prepared.put(query, [answer], ""));
   }
   assert.equal(control[CONTROL.epoch], epoch);
-  assert.ok(prepared.put(new Uint8Array(30), [answer]));
+  assert.ok(prepared.put(new Uint8Array(30), [answer], ""));
   assert.equal(control[CONTROL.epoch], (epoch ?? 0) + 1);
   assert.equal(new Float64Array(prepared.shared.counters)[COUNTER.prepared], 0);
 });
@@ -229,4 +235,59 @@ Deno.test("SocketStore: a query sent between two servers is answered by the seco
   }
   manager.close();
   await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("PreparedAnswers.invalidate(): a change of one name leaves the answers of others", () => {
+  const prepared = new PreparedAnswers();
+  const control = new Int32Array(prepared.shared.control);
+  const slots = new Int32Array(prepared.shared.slots);
+  const live = () => {
+    const epoch = control[CONTROL.epoch];
+    let count = 0;
+    for (let slot = 0; slot < slots.length; slot += 2) {
+      if (slots[slot + 1] === epoch && slots[slot] !== DEAD) count++;
+    }
+    return count;
+  };
+  for (let index = 0; index < 10; index++) {
+    const query = encodeQuery(1, { name: `n${index}.jiji`, type: TYPE.A });
+    assert.ok(prepared.put(query, [new Uint8Array(40)], `n${index % 5}`));
+  }
+  assert.equal(live(), 10);
+  prepared.invalidate(["n3", "none"]);
+  assert.equal(live(), 8);
+  prepared.invalidate(["n3"]);
+  assert.equal(live(), 8);
+  prepared.put(encodeQuery(1, { name: "n3.jiji", type: TYPE.A }), [new Uint8Array(40)], "n3");
+  assert.equal(live(), 9);
+  prepared.invalidate();
+  assert.equal(live(), 0);
+});
+
+Deno.test("BatchedUdp: whatever changes, a prepared answer is the one of this moment", async () => {
+  await using server = new Running("127.0.0.0/8");
+  await server.ready();
+  const forms = ["casa-api.jiji", "api.casa.jiji", "nearest.casa-api.jiji", "casa-api-s2.jiji"];
+  const changes = [
+    () => server.cache.removeContainer("api2"),
+    () => server.cache.putContainer(row("api", 2)),
+    () => server.cache.setSilent(new Set(["s2"])),
+    () => server.cache.setSilent(new Set()),
+    () => server.cache.putContainer(row("api", 2, { health: "degraded" })),
+    () => server.cache.putContainer(row("api", 2, { ip: "10.210.9.9" })),
+    () => server.cache.putContainer(row("api", 1, { health: "unhealthy" })),
+    () => server.cache.replaceContainers([row("api", 1), row("api", 2), row("web", 1)], 0),
+  ];
+  for (const change of changes) {
+    change();
+    for (const form of forms) {
+      const label = form.slice(0, -".jiji".length).replace("nearest.", "");
+      const near = form.startsWith("nearest.") ? { nearest: "s1" } : {};
+      const found = server.cache.lookup(label, near);
+      const wanted = found.kind === "known" ? found.containers.map((one) => one.ip).sort() : [];
+      for (const _turn of [1, 2, 3]) {
+        assert.deepEqual((await server.addresses(form)).sort(), wanted, form);
+      }
+    }
+  }
 });

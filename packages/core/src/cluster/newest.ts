@@ -14,14 +14,12 @@ export interface Contender {
  * stays; equal times are settled by id, so every reader picks the same. Order of input is kept.
  */
 export function newestPerInstance<T extends Contender>(containers: readonly T[]): T[] {
+  if (containers.length < 2) return [...containers];
   const newest = new Map<string, T>();
   for (const container of containers) {
-    const key = JSON.stringify([
-      container.project,
-      container.service,
-      container.serverId,
-      container.instance,
-    ]);
+    // No name has a blank, so none can be mistaken for two others.
+    const { project, service, serverId, instance } = container;
+    const key = `${project} ${service} ${serverId} ${instance}`;
     const other = newest.get(key);
     if (!other || isNewer(container, other)) newest.set(key, container);
   }

@@ -18,6 +18,9 @@ export const KEY_BYTES_MAX = 320;
 /** Rotations kept of one answer. */
 export const VARIANTS_MAX = 8;
 
+/** Offset of an answer that was forgotten alone. */
+export const DEAD = -1;
+
 /** Words of the control block. */
 export const CONTROL = { epoch: 0, stop: 1, pending: 2, words: 16 } as const;
 /** Counters of the reader, 64-bit floats. */
@@ -50,6 +53,8 @@ export class PreparedAnswers {
   readonly #bytes: Uint8Array<SharedArrayBuffer>;
   readonly #keyBytes = new Uint8Array(KEY_BYTES_MAX + 4);
   readonly #keyWords = new Int32Array(this.#keyBytes.buffer);
+  /** Slots of the answers that depend on each key. */
+  readonly #dependants = new Map<string, number[]>();
   #epoch = 1;
   #used = 0;
 
@@ -67,18 +72,26 @@ export class PreparedAnswers {
     Atomics.store(this.#control, CONTROL.epoch, this.#epoch);
   }
 
-  /** Forgets all answers at once: something changed. */
-  invalidate(): void {
+  /** Forgets the answers that depend on these keys, or all: something changed. */
+  invalidate(keys?: readonly string[]): void {
+    for (const key of keys ?? []) {
+      for (const slot of this.#dependants.get(key) ?? []) {
+        Atomics.store(this.#slots, slot, DEAD);
+      }
+      this.#dependants.delete(key);
+    }
+    if (keys) return;
+    this.#dependants.clear();
     this.#epoch += 1;
     this.#used = 0;
     Atomics.store(this.#control, CONTROL.epoch, this.#epoch);
   }
 
   /**
-   * Keeps the answers to `query`, all of one length, given in turn. False when the query is one
-   * that is not kept.
+   * Keeps the answers to `query`, all of one length, given in turn, until `dependency` changes.
+   * False when the query is one that is not kept.
    */
-  put(query: Uint8Array, variants: readonly Uint8Array[]): boolean {
+  put(query: Uint8Array, variants: readonly Uint8Array[], dependency: string): boolean {
     const first = variants[0];
     if (!first || query.length > KEY_BYTES_MAX) return false;
     const kept = variants.slice(0, VARIANTS_MAX).filter((one) => one.length === first.length);
@@ -99,8 +112,11 @@ export class PreparedAnswers {
       this.#bytes.set(answer, (offset + 4 + keyWords + index * answerWords) * 4);
     }
     this.#used += words;
-    this.#slots[slot] = offset;
+    Atomics.store(this.#slots, slot, offset);
     Atomics.store(this.#slots, slot + 1, this.#epoch);
+    const dependants = this.#dependants.get(dependency);
+    if (dependants) dependants.push(slot);
+    else this.#dependants.set(dependency, [slot]);
     return true;
   }
 
@@ -124,7 +140,7 @@ export class PreparedAnswers {
     const half = (this.#epoch & 1) * SLOTS;
     for (let probe = 0; probe < PROBES_MAX; probe++) {
       const slot = (half + ((hash + probe) & (SLOTS - 1))) * 2;
-      if (this.#slots[slot + 1] !== this.#epoch) return slot;
+      if (this.#slots[slot + 1] !== this.#epoch || this.#slots[slot] === DEAD) return slot;
     }
     return -1;
   }

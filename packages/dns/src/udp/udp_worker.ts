@@ -190,8 +190,8 @@ export class UdpWorker {
     for (let probe = 0; probe < probesMax; probe++) {
       const slot = half + ((hash + probe) & (slots - 1));
       if (Atomics.load(this.#slots, slot * 2 + 1) !== epoch) return false;
-      const entry = this.#slots[slot * 2]!;
-      if (!this.#matches(entry, { start, bytes, head, words })) continue;
+      const entry = Atomics.load(this.#slots, slot * 2);
+      if (entry < 0 || !this.#matches(entry, { start, bytes, head, words })) continue;
       this.#copy(entry, { i, sending, words, slot });
       return true;
     }
