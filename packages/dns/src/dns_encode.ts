@@ -276,21 +276,21 @@ function uint32(value: number): number[] {
 export interface Question {
   readonly name: string;
   readonly type: number;
+  /** Whether to announce EDNS(0). Default: true. */
+  readonly edns?: boolean;
 }
 
-/** A query's bytes, recursion desired, with EDNS(0). */
+/** A query's bytes, recursion desired. */
 export function encodeQuery(id: number, question: Question): Uint8Array<ArrayBuffer> {
+  const fields = [...uint16(TYPE.OPT), ...uint16(UDP_BYTES_MAX), ...uint32(0), ...uint16(0)];
+  const opt = question.edns === false ? [] : [0, ...fields];
   return new Uint8Array([
     ...uint16(id),
     ...uint16(FLAG_RD),
-    ...[1, 0, 0, 1].flatMap(uint16),
+    ...[1, 0, 0, opt.length === 0 ? 0 : 1].flatMap(uint16),
     ...encodeName(question.name),
     ...uint16(question.type),
     ...uint16(CLASS_IN),
-    0,
-    ...uint16(TYPE.OPT),
-    ...uint16(UDP_BYTES_MAX),
-    ...uint32(0),
-    ...uint16(0),
+    ...opt,
   ]);
 }

@@ -2,14 +2,22 @@
 import { type Cidr, cidrHas, parseIpv4 } from "@jiji/core/net";
 import { type Clock, type Logger, messageOf } from "@jiji/core/runtime";
 import { decide, dependencyOf, type Rotation, type Zone } from "./answer.ts";
-import { encodeReject, encodeResponse, udpLimit } from "./dns_encode.ts";
+import { encodeQuery, encodeReject, encodeResponse, udpLimit } from "./dns_encode.ts";
 import type { DnsCache } from "./dns_cache.ts";
 import { Metrics, type QueryResult, type ThreadCounts } from "./metrics.ts";
-import { type DnsAnswer, type DnsQuery, parseQuery, plainAnswer, RCODE } from "./dns_protocol.ts";
+import {
+  type DnsAnswer,
+  type DnsQuery,
+  parseQuery,
+  plainAnswer,
+  RCODE,
+  TYPE,
+} from "./dns_protocol.ts";
 import type { Forwarder } from "./forwarder.ts";
 import { readTcpMessage, writeTcpMessage } from "./tcp_framing.ts";
 import { BatchedUdp, NoBatches } from "./udp/batched_udp.ts";
 import { COUNTER, PreparedAnswers, VARIANTS_MAX } from "./udp/prepared_answers.ts";
+import { Warmer } from "./udp/warmer.ts";
 import type { SocketStore } from "./udp/socket_store.ts";
 import type { ServerAddress } from "./upstream.ts";
 
@@ -47,6 +55,7 @@ export class DnsServer {
   readonly #rotation: Rotation = roundRobin();
   /** What each UDP thread has been given to answer with. */
   readonly #prepared = new Set<PreparedAnswers>();
+  readonly #warmer = new Warmer();
   /** What was answered. */
   readonly metrics = new Metrics();
   #tcpClients = 0;
@@ -55,6 +64,11 @@ export class DnsServer {
     this.#options = options;
     options.cache.onChange = (keys) => {
       for (const prepared of this.#prepared) prepared.invalidate(keys);
+      if (this.#prepared.size === 0) return;
+      // The first key is the service's label; without keys everything is void.
+      for (const label of keys?.slice(0, 1) ?? options.cache.serviceLabels()) {
+        this.#warmer.add(label);
+      }
     };
   }
 
@@ -81,7 +95,7 @@ export class DnsServer {
 
   async #serve(address: ServerAddress): Promise<void> {
     await using stack = new AsyncDisposableStack();
-    const { logger, signal } = this.#options;
+    const { clock, logger, signal } = this.#options;
     const tcp = stack.adopt(Deno.listen({ transport: "tcp", ...address }), closeQuietly);
     const batched = this.#openBatches(address);
     if (batched) stack.defer(() => batched.stop());
@@ -96,6 +110,9 @@ export class DnsServer {
     };
     signal.addEventListener("abort", close, { once: true });
     const serving = [udp instanceof BatchedUdp ? udp.done : this.#serveUdp(udp)];
+    const warming = new AbortController();
+    stack.defer(() => warming.abort());
+    if (batched) this.#warmer.run((label) => this.#warm(label), { clock, signal: warming.signal });
     try {
       await Promise.race([...serving, this.#serveTcp(tcp), aborted.promise]);
     } finally {
@@ -116,6 +133,7 @@ export class DnsServer {
         respond: (packet) => this.respond(packet, { transport: "udp", prepared }),
       });
       this.#prepared.add(prepared);
+      for (const label of this.#options.cache.serviceLabels()) this.#warmer.add(label);
       const forget = () => this.#prepared.delete(prepared);
       batched.done.then(forget, forget);
       return batched;
@@ -123,6 +141,16 @@ export class DnsServer {
       if (!(error instanceof NoBatches)) throw error;
       this.#options.logger.warn("UDP is served one packet at a time", { reason: error.message });
       return undefined;
+    }
+  }
+
+  /** Makes the answer to the plainest question for a service: its addresses, without EDNS. */
+  #warm(label: string): void {
+    if (this.#options.cache.lookup(label).kind !== "known") return;
+    const name = `${label}.${this.#options.zone.domain}`;
+    const question = encodeQuery(0, { name, type: TYPE.A, edns: false });
+    for (const prepared of this.#prepared) {
+      this.#answer(question, { transport: "udp", prepared });
     }
   }
 

@@ -11,6 +11,7 @@ import { TYPE } from "../src/dns_protocol.ts";
 import { DnsServer } from "../src/dns_server.ts";
 import { Forwarder } from "../src/forwarder.ts";
 import { openLibc } from "../src/udp/libc.ts";
+import { Warmer } from "../src/udp/warmer.ts";
 import { parseListenFds, SocketStore } from "../src/udp/socket_store.ts";
 import {
   ARENA_WORDS,
@@ -290,4 +291,26 @@ Deno.test("BatchedUdp: whatever changes, a prepared answer is the one of this mo
       }
     }
   }
+});
+
+Deno.test("Warmer: names wait once, are made in turn, and a stop ends it", async () => {
+  const warmer = new Warmer();
+  const made: string[] = [];
+  const stop = new AbortController();
+  for (let index = 0; index < 500; index++) warmer.add(`n${index % 250}`);
+  assert.equal(warmer.size, 250);
+  const running = warmer.run((label) => made.push(label), {
+    clock: systemClock,
+    signal: stop.signal,
+  });
+  const done = await waitFor(() => Promise.resolve(warmer.size === 0 ? true : undefined), {
+    clock: systemClock,
+    timeoutMs: 5_000,
+    everyMs: 5,
+  });
+  assert.ok(done);
+  stop.abort();
+  await running;
+  assert.equal(new Set(made).size, 250);
+  assert.equal(made.length, 250);
 });
