@@ -49,6 +49,15 @@ async function measure(plan: Plan): Promise<Map<string, Figures>> {
   await Deno.mkdir("/run/jiji", { recursive: true });
   const folder = await Deno.makeTempDir({ dir: "/run/jiji", prefix: "bench-" });
   await using stack = new AsyncDisposableStack();
+  // Ctrl-C reaches the servers as well; the folder is ours to remove.
+  const interrupted = () => {
+    Deno.removeSync(folder, { recursive: true });
+    Deno.exit(130);
+  };
+  for (const name of ["SIGINT", "SIGTERM"] as const) {
+    Deno.addSignalListener(name, interrupted);
+    stack.defer(() => Deno.removeSignalListener(name, interrupted));
+  }
   stack.defer(() => Deno.remove(folder, { recursive: true }));
   const names = benchNames(plan.names);
   const queries = `${folder}/queries`;
