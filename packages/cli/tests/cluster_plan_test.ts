@@ -28,8 +28,14 @@ function server(name: string, changes: Partial<ServerFacts> = {}): PreparedServe
   };
 }
 
+/** Units of a server whose Corrosion was started once. */
+const STARTED: ServerFacts["units"] = new Map([
+  ["jiji-corrosion.service", { enabled: true, active: true, startedAtSeconds: 1 }],
+]);
+
 function member(name: string, block: string): PreparedServer {
   return server(name, {
+    units: STARTED,
     config: {
       format: 1,
       server_id: name,
@@ -98,6 +104,14 @@ Deno.test("planCluster(): a newcomer asks members first, and never more than fiv
   const { bootstrap } = planCluster(servers, [], SETTINGS).get("s1")!;
   assert.equal(bootstrap.length, 5);
   assert.deepEqual(bootstrap.slice(0, 2), ["[fdcc::6]:31280", "[fdcc::7]:31280"]);
+});
+
+Deno.test("planCluster(): a server whose first run was cut off joins, with the block it was given", () => {
+  const settled = member("s1", "10.210.3.0/24");
+  const cutOff = { ...settled, facts: { ...settled.facts, units: new Map() } };
+  const place = planCluster([cutOff, server("s2")], [], SETTINGS).get("s1")!;
+  assert.equal(place.joins, true);
+  assert.equal(place.config.block, "10.210.3.0/24");
 });
 
 Deno.test("planCluster(): a member keeps its bootstrap list, so that nothing restarts", () => {
@@ -212,7 +226,8 @@ Deno.test("planCluster(): what a run decided is what the next one finds", () => 
     const first = planCluster(servers, rows, SETTINGS);
     const joined = servers.map((one): PreparedServer => {
       const place = first.get(one.name)!;
-      return { ...one, facts: { ...one.facts, config: place.config, bootstrap: place.bootstrap } };
+      const { config, bootstrap } = place;
+      return { ...one, facts: { ...one.facts, units: STARTED, config, bootstrap } };
     });
     const second = planCluster(joined, rows, SETTINGS);
     for (const [name, place] of second) {

@@ -11,7 +11,7 @@ import {
   type ServerRow,
 } from "@jiji/core";
 import type { EngineName } from "../engine/engine_commands.ts";
-import type { ServerFacts } from "./server_facts.ts";
+import { isMember, type ServerFacts } from "./server_facts.ts";
 
 /** A prepared server: it has a key, so it has an identity. */
 export interface PreparedServer {
@@ -80,7 +80,7 @@ export function planCluster(
     const others = otherPeers(server.name, configs, rows);
     return [server.name, {
       config,
-      joins: server.facts.config === undefined,
+      joins: !isMember(server.facts),
       bootstrap: server.facts.bootstrap ?? bootstrapOf(others, servers),
       peers: others,
     }];
@@ -157,7 +157,7 @@ function bootstrapOf(
   servers: readonly PreparedServer[],
 ): string[] {
   const joining = new Set(
-    servers.filter((server) => !server.facts.config).map((server) => server.name),
+    servers.filter((server) => !isMember(server.facts)).map((server) => server.name),
   );
   return [...peers]
     .sort((a, b) => Number(joining.has(a.server_id)) - Number(joining.has(b.server_id)))

@@ -28,7 +28,7 @@ import {
   type ServerPlace,
 } from "./cluster_plan.ts";
 import { type ManagedFile, managedFiles } from "./server_files.ts";
-import { OBSERVE_SCRIPT, parseServerFacts, type ServerFacts } from "./server_facts.ts";
+import { isMember, OBSERVE_SCRIPT, parseServerFacts, type ServerFacts } from "./server_facts.ts";
 import {
   findServerProblem,
   planConfiguration,
@@ -204,13 +204,13 @@ async function clusterRows(
   options: BootstrapOptions,
 ): Promise<readonly ServerRow[]> {
   const rows = new Map<string, ServerRow>();
-  const members = runs.filter((run) => run.facts.config !== undefined);
+  const members = runs.filter((run) => isMember(run.facts));
   const answers = await Promise.allSettled(members.map((run) => readStatus(run, options.signal)));
   for (const answer of answers) {
     const servers = answer.status === "fulfilled" ? answer.value?.servers : undefined;
     for (const row of servers ?? []) rows.set(row.id, row);
   }
-  const joining = runs.some((run) => run.facts.config === undefined);
+  const joining = members.length < runs.length;
   if (joining && members.length > 0 && rows.size === 0) {
     throw new JijiError("no member of the cluster can tell which addresses are taken", {
       hint: `look at ${SERVER_UNITS.corrosion} on ${members[0]!.target.name} ` +
@@ -228,7 +228,7 @@ async function registerNewcomers(
   options: BootstrapOptions,
 ): Promise<void> {
   const members = runs.filter((run) =>
-    run.facts.config !== undefined && run.facts.units.get(SERVER_UNITS.corrosion)?.active
+    isMember(run.facts) && run.facts.units.get(SERVER_UNITS.corrosion)?.active
   );
   const newcomers = runs.filter((run) => places.get(run.target.name)!.joins);
   if (members.length === 0) return;

@@ -42,7 +42,7 @@ export interface ServerFacts {
   readonly firewall: "ufw" | "firewalld" | undefined;
   readonly units: ReadonlyMap<string, UnitFact>;
   readonly files: ReadonlyMap<string, FileFact>;
-  /** Present once the server has joined. */
+  /** The server's place; see {@link isMember}. */
   readonly config: ServerConfig | undefined;
   readonly token: Secret | undefined;
   /** First bootstrap list in corrosion.toml, as written. */
@@ -52,6 +52,14 @@ export interface ServerFacts {
   readonly addresses: readonly string[];
   /** Server's clock minus ours, milliseconds, as seen over the connection. */
   readonly clockSkewMs: number;
+}
+
+/**
+ * Whether a server is a member: it has its place, and its Corrosion was started once. A first `server
+ * init` that was cut off leaves a server that has a place but is not known to the others yet.
+ */
+export function isMember(facts: ServerFacts): boolean {
+  return facts.config !== undefined && (facts.units.get(SERVER_UNITS.corrosion)?.enabled ?? false);
 }
 
 const WATCHED_FILES: readonly string[] = [
