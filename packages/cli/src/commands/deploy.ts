@@ -1,9 +1,9 @@
-import { join } from "node:path";
 import { JijiError, systemProcess } from "@jiji/core";
 import type { ServiceConfiguration } from "../lib/configuration/service.ts";
 import { desiredService, serviceEnvironment } from "../lib/services/desired_services.ts";
 import { ImageShipping } from "../lib/images/image_shipping.ts";
 import {
+  cacheFolder,
   type CommandContext,
   type CommonOptions,
   headline,
@@ -106,11 +106,6 @@ async function deployConnected(
 
 function noLock(): AsyncDisposable {
   return { [Symbol.asyncDispose]: () => Promise.resolve() };
-}
-
-function cacheFolder(): string {
-  const base = Deno.env.get("XDG_CACHE_HOME") || join(Deno.env.get("HOME") ?? "/tmp", ".cache");
-  return join(base, "jiji");
 }
 
 function readEnvironments(context: CommandContext): Map<string, Map<string, string>> {

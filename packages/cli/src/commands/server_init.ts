@@ -1,9 +1,12 @@
-import { JijiError, messageOf, PartialFailureError } from "@jiji/core";
+import { join } from "node:path";
+import { JijiError, messageOf, PartialFailureError, systemProcess } from "@jiji/core";
+import { fetchCorrosion, isUrl } from "../lib/network/corrosion_download.ts";
 import { type Artifact, locateArtifacts } from "../lib/network/artifacts.ts";
 import { type BootstrapOutcome, bootstrapServers } from "../lib/network/server_bootstrap.ts";
 import { renderDuration } from "../lib/output/symbols.ts";
 import { writeAudit } from "../utils/audit.ts";
 import {
+  cacheFolder,
   type CommandContext,
   type CommonOptions,
   headline,
@@ -54,8 +57,18 @@ export async function serverInit(options: CommonOptions, ports: Ports): Promise<
 }
 
 async function findArtifacts(context: CommandContext): Promise<Artifact[]> {
+  const { configuration, output, signal } = context;
   const executable = Deno.env.get("JIJI_EXECUTABLE") ?? Deno.execPath();
-  const corrosion = Deno.env.get("JIJI_CORROSION") || context.configuration.network.corrosion;
+  const source = Deno.env.get("JIJI_CORROSION") || configuration.network.corrosion;
+  const corrosion = source !== undefined && isUrl(source)
+    ? await fetchCorrosion(source, {
+      cacheFolder: cacheFolder(),
+      lockPath: join(configuration.projectRoot, ".jiji", "lock.json"),
+      process: systemProcess,
+      signal,
+      note: (line) => output.note(line),
+    })
+    : source;
   return await locateArtifacts({ executable, corrosion });
 }
 

@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import { type Clock, ConnectionError, JijiError, messageOf, silentLogger } from "@jiji/core";
 import type { Configuration } from "../lib/configuration/configuration.ts";
 import type { ServerConfiguration } from "../lib/configuration/servers.ts";
@@ -191,4 +192,10 @@ export function headline(context: CommandContext, ...facts: readonly string[]): 
   const count = `${servers.length} server${servers.length === 1 ? "" : "s"}`;
   const parts = [configuration.project, configuration.environmentName, count, ...facts];
   return parts.filter(Boolean).join(` ${output.symbols.dot} `);
+}
+
+/** Folder of this machine for what can be made or fetched again: layers, downloads. */
+export function cacheFolder(): string {
+  const base = Deno.env.get("XDG_CACHE_HOME") || join(Deno.env.get("HOME") ?? "/tmp", ".cache");
+  return join(base, "jiji");
 }
