@@ -25,8 +25,5 @@ export const LOCK_EXPIRY_SECONDS = 30;
 /** How often a held lock is renewed, milliseconds. */
 export const LOCK_RENEW_MS = 8_000;
 
-/** Prefix length of a server's block. */
-export const BLOCK_PREFIX = 24;
-
 /** MTU of the mesh: 1420 fits WireGuard over IPv6 on 1500. Source: wg-quick(8). */
 export const MESH_MTU = 1420;

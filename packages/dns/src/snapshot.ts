@@ -1,9 +1,11 @@
 /** The last known rows on disk, so that jiji-dns answers before Corrosion is up. */
 import * as v from "valibot";
 import {
+  containerCells,
   type ContainerRow,
   parseContainerRow,
   parseServerRow,
+  serverCells,
   type ServerRow,
 } from "@jiji/core/corrosion";
 
@@ -48,31 +50,8 @@ export function parseSnapshot(text: string): Snapshot | undefined {
 export function renderSnapshot(snapshot: Snapshot): string {
   return JSON.stringify({
     format: 1,
-    servers: snapshot.servers.map((row) => [
-      row.id,
-      row.hostname,
-      row.subnet,
-      row.wireguardIp,
-      row.wireguardPubkey,
-      row.managementIp,
-      JSON.stringify(row.endpoints),
-      row.lastSeenMs,
-      row.removedAtMs,
-    ]),
-    containers: snapshot.containers.map((row) => [
-      row.id,
-      row.project,
-      row.service,
-      row.serverId,
-      row.instance,
-      row.name,
-      row.version,
-      row.ip,
-      JSON.stringify(row.ports),
-      row.startedAtMs,
-      row.health,
-      row.unhealthySinceMs,
-    ]),
+    servers: snapshot.servers.map((row) => [...serverCells(row), row.removedAtMs]),
+    containers: snapshot.containers.map(containerCells),
   });
 }
 

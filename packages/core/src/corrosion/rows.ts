@@ -151,6 +151,38 @@ export function parseContainerRow(
   };
 }
 
+/** Cells of a server in the order of {@link SERVER_COLUMNS}, all but its tombstone. */
+export function serverCells(row: Omit<ServerRow, "removedAtMs">): SqlValue[] {
+  return [
+    row.id,
+    row.hostname,
+    row.subnet,
+    row.wireguardIp,
+    row.wireguardPubkey,
+    row.managementIp,
+    JSON.stringify(row.endpoints),
+    row.lastSeenMs,
+  ];
+}
+
+/** Cells of a container in the order of {@link CONTAINER_COLUMNS}: undoes {@link parseContainerRow}. */
+export function containerCells(row: ContainerRow): SqlValue[] {
+  return [
+    row.id,
+    row.project,
+    row.service,
+    row.serverId,
+    row.instance,
+    row.name,
+    row.version,
+    row.ip,
+    JSON.stringify(row.ports),
+    row.startedAtMs,
+    row.health,
+    row.unhealthySinceMs,
+  ];
+}
+
 function refusal(table: string, issue: v.BaseIssue<unknown>): string {
   const column = v.getDotPath(issue) ?? "row";
   return `${table} row refused: cell ${column}: ${issue.message.slice(0, 200)}`;

@@ -1,7 +1,9 @@
 import {
   CONTAINER_COLUMNS,
+  containerCells,
   type ContainerRow,
   SERVER_COLUMNS,
+  serverCells,
   type ServerRow,
   type SqlValue,
 } from "./rows.ts";
@@ -30,16 +32,7 @@ export function upsertServer(row: Omit<ServerRow, "removedAtMs">): Statement {
       wireguard_ip = excluded.wireguard_ip, wireguard_pubkey = excluded.wireguard_pubkey,
       management_ip = excluded.management_ip, endpoints = excluded.endpoints,
       last_seen = excluded.last_seen`,
-    [
-      row.id,
-      row.hostname,
-      row.subnet,
-      row.wireguardIp,
-      row.wireguardPubkey,
-      row.managementIp,
-      JSON.stringify(row.endpoints),
-      row.lastSeenMs,
-    ],
+    serverCells(row),
   ];
 }
 
@@ -64,20 +57,7 @@ export function upsertContainer(row: ContainerRow): Statement {
       version = excluded.version, ip = excluded.ip, ports = excluded.ports,
       started_at = excluded.started_at, health_status = excluded.health_status,
       unhealthy_since = excluded.unhealthy_since`,
-    [
-      row.id,
-      row.project,
-      row.service,
-      row.serverId,
-      row.instance,
-      row.name,
-      row.version,
-      row.ip,
-      JSON.stringify(row.ports),
-      row.startedAtMs,
-      row.health,
-      row.unhealthySinceMs,
-    ],
+    containerCells(row),
   ];
 }
 
@@ -94,13 +74,5 @@ export function upsertService(
   return [
     "INSERT INTO services (project, name, server_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
     [key.project, key.service, serverId],
-  ];
-}
-
-/** Sets a fact of the whole cluster, once: the first writer wins. */
-export function initMetadata(key: string, value: string): Statement {
-  return [
-    "INSERT INTO cluster_metadata (key, value) VALUES (?, ?) ON CONFLICT DO NOTHING",
-    [key, value],
   ];
 }

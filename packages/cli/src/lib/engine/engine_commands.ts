@@ -1,4 +1,4 @@
-import { type Argv, CONTAINER_NETWORK, LABELS } from "@jiji/core";
+import { type Argv, LABELS } from "@jiji/core";
 
 /** Container engines jiji drives, through their own command line. */
 export type EngineName = "docker" | "podman";
@@ -96,6 +96,3 @@ export function argvRemoveImage(engine: EngineName, image: string): Argv {
 export function projectFilter(project: string): string[] {
   return ["--filter", `label=${LABELS.project}=${project}`];
 }
-
-/** The engine's network that holds every jiji container. */
-export const NETWORK: string = CONTAINER_NETWORK;
