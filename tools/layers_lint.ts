@@ -38,8 +38,8 @@ const FENCES: readonly Fence[] = [
   {
     files: /\/packages\/[a-z]+\/src\//,
     refused: /^(@commander-js\/extra-typings|commander)$/,
-    except: /\/src\/main\.ts$/,
-    reason: "the command line is parsed in main.ts alone",
+    except: /\/src\/(main\.ts$|command_tree\/)/,
+    reason: "the command line is parsed in main.ts and command_tree/ alone",
   },
   {
     files: /\/packages\/[a-z]+\/src\//,
