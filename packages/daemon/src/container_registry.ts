@@ -1,4 +1,5 @@
 /** Which rows this server's containers must have. Pure. */
+import { isLeavingName } from "@jiji/core/cluster";
 import {
   type ContainerRow,
   deleteContainer,
@@ -12,8 +13,8 @@ import type { ObservedContainer } from "./engine/containers.ts";
 export const STATEMENTS_MAX = 100;
 
 /**
- * The row of a container, or undefined when it must have none: not jiji's, not running, or without
- * an address in the network.
+ * The row of a container, or undefined when it must have none: not jiji's, not running, about to
+ * go, or without an address in the network.
  */
 export function rowOf(
   container: ObservedContainer,
@@ -21,6 +22,7 @@ export function rowOf(
 ): ContainerRow | undefined {
   const { labels, ip } = container;
   if (!labels || !container.running || ip === undefined) return undefined;
+  if (isLeavingName(container.name)) return undefined;
   return {
     id: container.id,
     project: labels.project,

@@ -3,7 +3,7 @@
  * is never fought: a route whose targets are running containers of its service is left alone.
  */
 import * as v from "valibot";
-import { newestPerInstance, PROXY_CONTAINER, serviceLabel } from "@jiji/core/cluster";
+import { isLeavingName, newestPerInstance, PROXY_CONTAINER, serviceLabel } from "@jiji/core/cluster";
 import type { HealthStatus } from "@jiji/core/corrosion";
 import { parseIpv4 } from "@jiji/core/net";
 import type { Argv } from "@jiji/core/runtime";
@@ -14,6 +14,8 @@ import type { ObservedContainer } from "./engine/containers.ts";
 export const REPAIR_DEPLOY_TIMEOUT = "10s";
 /** A route must be broken for this long, milliseconds: a command may be in the middle of its work. */
 export const REPAIR_DWELL_MS = 2_000;
+/** A fit instance must be left out of its route for this long: a deploy adds its own by itself. */
+export const ADD_DWELL_MS = 10_000;
 
 const StateSchema = v.array(v.looseObject({
   name: v.string(),
@@ -66,6 +68,7 @@ export function desiredRoutes(judged: readonly JudgedContainer[]): DesiredRoute[
   const contenders = judged.flatMap(({ container, health }) => {
     const { labels, ip } = container;
     if (!labels || !container.running || ip === undefined) return [];
+    if (isLeavingName(container.name)) return [];
     const { project, service, instance } = labels;
     const startedAtMs = container.createdAtMs;
     return [{
@@ -108,12 +111,14 @@ function serviceKey(one: { readonly project: string; readonly service: string })
 export interface RouteRepair {
   readonly route: DesiredRoute;
   readonly cause: string;
+  /** How long it must have been due, milliseconds. */
+  readonly dwellMs: number;
 }
 
 /**
- * Routes that are missing, or that lead to an address where no running container of their service
- * is. Targets that are not addresses were set by someone else's hand and are left alone, and so are
- * routes that no label asks for.
+ * Routes that are missing, that lead to an address where no running container of their service is,
+ * or that leave out an instance which is fit again. Targets that are not addresses were set by
+ * someone else's hand and are left alone, and so are routes that no label asks for.
  */
 export function planRouteRepairs(
   judged: readonly JudgedContainer[],
@@ -122,7 +127,9 @@ export function planRouteRepairs(
   const byName = new Map(observed.map((route) => [route.name, route]));
   return desiredRoutes(judged).flatMap((route): RouteRepair[] => {
     const current = byName.get(route.name);
-    if (!current || current.targets.length === 0) return [{ route, cause: "the route is missing" }];
+    if (!current || current.targets.length === 0) {
+      return [{ route, cause: "the route is missing", dwellMs: REPAIR_DWELL_MS }];
+    }
     const alive = new Set(
       judged.flatMap(({ container }) =>
         container.running && container.ip !== undefined && container.labels &&
@@ -135,8 +142,23 @@ export function planRouteRepairs(
       const host = target.split(":")[0] ?? "";
       return parseIpv4(host) !== undefined && !alive.has(host);
     });
-    return dead.length === 0 ? [] : [{ route, cause: `nothing runs at ${dead.join(", ")}` }];
+    if (dead.length > 0) {
+      const cause = `nothing runs at ${dead.join(", ")}`;
+      return [{ route, cause, dwellMs: REPAIR_DWELL_MS }];
+    }
+    const ours = current.targets.every((target) => alive.has(target.split(":")[0] ?? ""));
+    const left = route.targets.filter((target) => !current.targets.includes(target));
+    if (!ours || left.length === 0 || isBeingReplaced(route, judged)) return [];
+    return [{ route, cause: `${left.join(", ")} is left out`, dwellMs: ADD_DWELL_MS }];
   });
+}
+
+/** Whether a deploy of the route's service is under way: an old container waits beside the new. */
+function isBeingReplaced(route: DesiredRoute, judged: readonly JudgedContainer[]): boolean {
+  return judged.some(({ container }) =>
+    container.labels !== undefined && serviceKey(container.labels) === route.service &&
+    /_(old|leaving)_\d+$/.test(container.name)
+  );
 }
 
 /** Repairs that have been due long enough, and since when each of the others has been due. */
@@ -147,8 +169,8 @@ export function dwell(
   const since = new Map(
     repairs.map(({ route }) => [route.name, o.since.get(route.name) ?? o.nowMs]),
   );
-  const due = repairs.filter(({ route }) =>
-    o.nowMs - (since.get(route.name) ?? o.nowMs) >= REPAIR_DWELL_MS
+  const due = repairs.filter(({ route, dwellMs }) =>
+    o.nowMs - (since.get(route.name) ?? o.nowMs) >= dwellMs
   );
   return { due, since };
 }

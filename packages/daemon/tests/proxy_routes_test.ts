@@ -100,3 +100,22 @@ Deno.test("dwell(): a repair waits until the fault has lasted", () => {
   const mended = dwell([], { since: first.since, nowMs: 1_000 });
   assert.equal(mended.since.size, 0);
 });
+
+Deno.test("planRouteRepairs(): a fit instance that is left out comes back, not during a deploy", () => {
+  const second = { labels: { instance: "s1-2" } };
+  const now = [judged(container(1)), judged(container(2, second))];
+  const [repair] = planRouteRepairs(now, [route("10.210.1.2:3000")]);
+  assert.match(repair?.cause ?? "", /10\.210\.1\.3:3000 is left out/);
+  assert.ok((repair?.dwellMs ?? 0) > 2_000);
+  const replacing = [...now, judged(container(3, { name: "casa-web_old_1764000000000" }))];
+  assert.deepEqual(planRouteRepairs(replacing, [route("10.210.1.2:3000")]), []);
+});
+
+Deno.test("desiredRoutes(): a container that is about to go is no target", () => {
+  const leaving = container(2, {
+    name: "casa-web-2_leaving_1764000000000",
+    labels: { instance: "s1-2" },
+  });
+  const routes = desiredRoutes([judged(container(1)), judged(leaving)]);
+  assert.deepEqual(routes.map((one) => one.targets), [["10.210.1.2:3000"]]);
+});

@@ -28,6 +28,21 @@ export function oldContainerName(name: string, nowMs: number): string {
   return `${name}_old_${nowMs}`;
 }
 
+/** Name of a container that is about to go without a successor: `{name}_leaving_{epoch ms}`. */
+export function leavingContainerName(name: string, nowMs: number): string {
+  return `${name}_leaving_${nowMs}`;
+}
+
+/** Whether a container is about to go: nobody is to find it by name or route any more. */
+export function isLeavingName(name: string): boolean {
+  return /_leaving_\d+$/.test(name);
+}
+
+/** Name of instance `index` of a service on a server: the server's, later ones with `-2`, `-3`. */
+export function instanceName(server: string, index = 1): string {
+  return index === 1 ? server : `${server}-${index}`;
+}
+
 /** Name of a route in kamal-proxy: `{project}-{service}-{app_port}`. */
 export function proxyTargetName(key: ServiceKey, appPort: number): string {
   return `${serviceLabel(key)}-${appPort}`;
