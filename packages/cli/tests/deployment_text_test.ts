@@ -211,14 +211,14 @@ Deno.test("listServices(): what runs where, what is missing, what a deploy left 
   assert.deepEqual(
     listed.map((
       row,
-    ) => [row.service, row.server, row.state, row.version, row.address, row.dnsName]),
+    ) => [row.service, row.instance, row.state, row.version, row.address, row.dnsName]),
     [
-      ["web", "s1", "missing", "", "", ""],
+      ["web", "", "missing", "", "", ""],
       ["web", "s2", "running", "7", "10.210.1.3", "shop-web.jiji"],
       ["web", "s2", "replacing", "7", "10.210.1.4", "shop-web.jiji"],
       // Not configured there any more, and ours all the same.
       ["api", "s1", "running", "7", "10.210.1.3", "shop-api.jiji"],
-      ["api", "s2", "missing", "", "", ""],
+      ["api", "", "missing", "", "", ""],
     ],
   );
   assert.deepEqual(listed[1]!.urls, ["https://shop.example.com"]);

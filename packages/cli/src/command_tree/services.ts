@@ -57,6 +57,7 @@ export function servicesCommands(run: Run) {
   services.addCommand(
     serviceCommand("exec", "run a command in a running container")
       .argument("<command...>", "command and its arguments")
+      .option("--instance <name>", "the container of this instance: s1, s1-2 (see services list)")
       .passThroughOptions()
       .action((words, options) =>
         run(options, async (ports) => {

@@ -6,6 +6,12 @@ import { type CommonOptions, type Ports, setupCommandContext } from "../utils/co
 /** A one-off command may take long, e.g. a migration: milliseconds. */
 const EXEC_TIMEOUT_MS = 6 * 3_600_000;
 
+/** Options of `jiji services exec`. */
+export interface ExecOptions extends CommonOptions {
+  /** As `services list` shows it. */
+  readonly instance?: string | undefined;
+}
+
 /** A command inside a container ended with a code of its own; jiji ends with the same. */
 export class ExecError extends JijiError {
   override readonly code: string = "exec";
@@ -25,12 +31,13 @@ export class ExecError extends JijiError {
  */
 export async function servicesExec(
   command: readonly string[],
-  options: CommonOptions,
+  options: ExecOptions,
   ports: Ports,
 ): Promise<void> {
   await using context = await setupCommandContext(options, ports, { scope: "services" });
   const { engine } = context.configuration.builder;
-  const target = oneContainer(serviceContainers(context, await observeAll(context)));
+  const found = serviceContainers(context, await observeAll(context));
+  const target = oneContainer(found, options.instance);
   const { host, container } = target;
   context.output.note(`${container.name} on ${host.name}`);
   const { exitCode } = await host.stream([engine, "exec", container.name, ...command], {

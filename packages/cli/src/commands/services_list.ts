@@ -37,13 +37,13 @@ export async function servicesList(options: CommonOptions, ports: Ports): Promis
   output.note("");
   const rows = listed.map((row) => [
     row.service,
-    row.server,
+    row.instance || row.server,
     row.version,
     row.state,
     row.address,
     urlsText(row),
   ]);
-  renderTable(["service", "server", "version", "state", "address", "reached at"], rows)
+  renderTable(["service", "instance", "version", "state", "address", "reached at"], rows)
     .forEach((line) => output.line(line));
   for (const [name, text] of problems) output.warn(`${name}: ${text}`);
 }

@@ -1,10 +1,12 @@
-import { isOk, messageOf, PartialFailureError } from "@jiji/core";
+import { isOk, messageOf, PartialFailureError, SERVER_PATHS, type ServerConfig } from "@jiji/core";
 import { ENGINE_TIMEOUT_MS } from "../constants.ts";
 import { argvRemove, argvStop } from "../lib/engine/engine_commands.ts";
 import { observeAll } from "../lib/services/deployment_run.ts";
 import { ProxyService } from "../lib/services/proxy_service.ts";
 import { type ServiceContainer, serviceContainers } from "../lib/services/service_targets.ts";
+import type { ObservedContainer } from "../lib/engine/inspect.ts";
 import type { ObservedHost } from "../types/deployment.ts";
+import type { RemoteHost } from "../types/remote_host.ts";
 import { writeAudit } from "../utils/audit.ts";
 import {
   type CommandContext,
@@ -16,7 +18,10 @@ import {
 } from "../utils/command_helpers.ts";
 import { confirmOrStop } from "../utils/confirm.ts";
 import { withLock } from "../utils/lock.ts";
-import { mustRun } from "../utils/remote.ts";
+import { mustRun, mustRunScript } from "../utils/remote.ts";
+
+/** A container that goes for good is asked to end for this long, seconds. */
+const STOP_GRACE_SECONDS = 10;
 
 /** Options of `jiji services remove`. */
 export interface RemoveOptions extends CommonOptions {
@@ -90,9 +95,15 @@ async function removeEverywhere(context: CommandContext, removal: Removal): Prom
   return failures;
 }
 
+/** Arguments: folder of the project, services. Releases hold secrets, so they go as well. */
+const FORGET_SCRIPT = `set -eu
+base=$1; shift
+for service in "$@"; do rm -rf -- "$base/releases/$service" "$base/files/$service"; done
+`;
+
 /**
- * Routes go first, so that no visitor meets a stopped container; and once more afterwards, since
- * the daemon puts back a route whose container still runs.
+ * Requests in flight end first, so that no visitor meets a stopped container. The routes go last:
+ * the daemon would put back a route whose container still runs.
  */
 async function removeOn(
   context: CommandContext,
@@ -101,21 +112,38 @@ async function removeOn(
   const host = context.hosts.get(removal.name)!;
   const { config } = removal.observed.get(removal.name)!;
   const proxy = new ProxyService(host, config, context.signal);
-  const routes = removal.found.flatMap(({ container }) => container.labels?.proxy ?? []);
-  for (const route of routes) await proxy.removeRoute(route.name);
-  for (const { container } of removal.found) {
-    const timeoutMs = ENGINE_TIMEOUT_MS;
-    await host.run(argvStop(config.engine, container.name, 10), { timeoutMs });
-    await mustRun(host, argvRemove(config.engine, container.name), {
-      what: `removing ${container.name} failed`,
-      timeoutMs,
-    });
-  }
-  for (const route of routes) await proxy.removeRoute(route.name);
+  const routes = new Set(
+    removal.found.flatMap(({ container }) => container.labels?.proxy ?? []).map(({ name }) => name),
+  );
+  const { drainTimeoutMs } = context.configuration.deploy;
+  await Promise.all([...routes].map((route) => proxy.drainRoute(route, drainTimeoutMs)));
+  await Promise.all(removal.found.map(({ container }) => removeContainer(host, config, container)));
+  for (const route of routes) await proxy.removeRoute(route);
+  await mustRunScript(host, FORGET_SCRIPT, {
+    args: [
+      `${SERVER_PATHS.projects}/${context.configuration.project}`,
+      ...context.services.map((service) => service.name),
+    ],
+    what: "removing kept releases failed",
+    timeoutMs: ENGINE_TIMEOUT_MS,
+  });
   for (const volume of removal.volumes) {
     const argv = [config.engine, "volume", "rm", volume] as const;
     const result = await host.run(argv, { timeoutMs: ENGINE_TIMEOUT_MS });
     const missing = /no such volume|no volume with name/i.test(result.stderr);
     if (!isOk(result) && !missing) throw new Error(`${host.name}: ${result.stderr.trim()}`);
   }
+}
+
+async function removeContainer(
+  host: RemoteHost,
+  config: ServerConfig,
+  container: ObservedContainer,
+): Promise<void> {
+  const timeoutMs = ENGINE_TIMEOUT_MS;
+  await host.run(argvStop(config.engine, container.id, STOP_GRACE_SECONDS), { timeoutMs });
+  await mustRun(host, argvRemove(config.engine, container.id), {
+    what: `removing ${container.name} failed`,
+    timeoutMs,
+  });
 }

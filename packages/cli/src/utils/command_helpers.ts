@@ -118,7 +118,7 @@ export async function setupCommandContext(
  */
 export function requireAllReachable(
   context: CommandContext,
-  options: { readonly skip: boolean } = { skip: false },
+  options: { readonly skip?: boolean } = {},
 ): void {
   const { unreachable, output } = context;
   if (unreachable.size === 0) return;
@@ -136,7 +136,9 @@ export function requireAllReachable(
     host: names,
     phase: first instanceof ConnectionError ? first.phase : "tcp",
     serving: "nothing was changed anywhere",
-    hint: `deploy without ${unreachable.size > 1 ? "them" : "it"}: jiji deploy --skip-unreachable`,
+    hint: options.skip === undefined
+      ? `leave ${unreachable.size > 1 ? "them" : "it"} out: choose the others with --hosts`
+      : `deploy without ${unreachable.size > 1 ? "them" : "it"}: jiji deploy --skip-unreachable`,
   });
 }
 

@@ -75,6 +75,16 @@ export function argvDeployRoute(
   ]);
 }
 
+/** Lets a route take no further requests (503) and returns when those in flight have ended. */
+export function argvStopRoute(
+  engine: EngineName,
+  name: string,
+  options: { readonly drainTimeoutMs: number },
+): Argv {
+  const drain = `--drain-timeout=${options.drainTimeoutMs}ms`;
+  return argvExec(engine, PROXY_CONTAINER, ["kamal-proxy", "stop", name, drain]);
+}
+
 /** Takes a route away. It does not wait for requests in flight. */
 export function argvRemoveRoute(engine: EngineName, name: string): Argv {
   return argvExec(engine, PROXY_CONTAINER, ["kamal-proxy", "remove", name]);

@@ -16,6 +16,7 @@ import {
   argvDeployRoute,
   argvRemoveRoute,
   argvRunProxy,
+  argvStopRoute,
   parseProxyState,
 } from "../engine/proxy_commands.ts";
 
@@ -126,12 +127,27 @@ export class ProxyService {
     );
   }
 
+  /** Lets a route's requests in flight end and answers new ones with 503; a missing route is fine. */
+  async drainRoute(name: string, drainTimeoutMs: number): Promise<void> {
+    const argv = argvStopRoute(this.#engine, name, { drainTimeoutMs });
+    const timeoutMs = drainTimeoutMs + ENGINE_TIMEOUT_MS;
+    const result = await this.#host.run(argv, { timeoutMs, signal: this.#signal });
+    if (isOk(result) || isWithoutRoute(result.stderr)) return;
+    throw commandError(this.#host, argv, { what: `draining the route ${name} failed`, result });
+  }
+
   /** Takes a route away; a route that is not there is what we wanted. */
   async removeRoute(name: string): Promise<void> {
     const argv = argvRemoveRoute(this.#engine, name);
     const options = { timeoutMs: ENGINE_TIMEOUT_MS, signal: this.#signal };
     const result = await this.#host.run(argv, options);
-    if (isOk(result) || /service not found/.test(result.stderr)) return;
+    if (isOk(result) || isWithoutRoute(result.stderr)) return;
     throw commandError(this.#host, argv, { what: `removing the route ${name} failed`, result });
   }
+}
+
+/** Words of kamal-proxy and of the engines when a route, or the whole proxy, is not there. */
+function isWithoutRoute(stderr: string): boolean {
+  return /service not found|no such container|no container with name or id|is not running|can only create exec sessions on running/i
+    .test(stderr);
 }

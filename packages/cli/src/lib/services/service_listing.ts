@@ -1,4 +1,4 @@
-import { containerName, serviceLabel } from "@jiji/core";
+import { containerName, instanceName, isLeavingName, serviceLabel } from "@jiji/core";
 import type { ObservedHost } from "../../types/deployment.ts";
 import type { ServiceConfiguration } from "../configuration/service.ts";
 import { isOldName } from "./instance_recovery.ts";
@@ -7,12 +7,23 @@ import { isOldName } from "./instance_recovery.ts";
 export interface ListedService {
   readonly service: string;
   readonly server: string;
+  /** `s1`, further ones of the same server `s1-2`, `s1-3`; "" when missing. */
+  readonly instance: string;
   readonly version: string;
-  /** Engine's word, `replacing` for an old container that an interrupted deploy left, `missing`. */
+  /**
+   * Engine's word, `replacing` for an old container that an interrupted deploy left, `leaving` for
+   * one that goes without a successor, `missing`.
+   */
   readonly state: string;
   readonly address: string;
   readonly dnsName: string;
   readonly urls: readonly string[];
+}
+
+/** Which instance of its server a label names: 1 for `s1` on s1, 2 for `s1-2`. */
+function instanceIndex(instance: string, server: string): number {
+  const rest = Number(instance.slice(server.length + 1));
+  return Number.isInteger(rest) && instance === instanceName(server, rest) ? rest : 1;
 }
 
 /** Every chosen service on every server it belongs on, and containers of ours beyond that. */
@@ -35,18 +46,34 @@ export function listServices(
       );
       const dnsName = `${serviceLabel(key)}.${host.config.service_domain}`;
       if (own.length === 0 && service.hosts.includes(host.name)) {
-        const missing = { version: "", state: "missing", address: "", dnsName: "", urls: [] };
+        const missing = {
+          instance: "",
+          version: "",
+          state: "missing",
+          address: "",
+          dnsName: "",
+          urls: [],
+        };
         return [{ service: service.name, server: host.name, ...missing }];
       }
-      return own.map((container) => ({
-        service: service.name,
-        server: host.name,
-        version: container.labels?.version ?? "",
-        state: isOldName(container.name, containerName(key)) ? "replacing" : container.status,
-        address: container.address,
-        dnsName,
-        urls,
-      }));
+      const rows = own.map((container): ListedService & { readonly index: number } => {
+        const instance = container.labels?.instance || host.name;
+        const index = instanceIndex(instance, host.name);
+        const replacing = isOldName(container.name, containerName(key, index));
+        return {
+          ...{ service: service.name, server: host.name, instance, index },
+          version: container.labels?.version ?? "",
+          state: replacing
+            ? "replacing"
+            : isLeavingName(container.name)
+            ? "leaving"
+            : container.status,
+          address: container.address,
+          dnsName,
+          urls,
+        };
+      });
+      return rows.sort((a, b) => a.index - b.index).map(({ index: _, ...row }) => row);
     });
   });
 }
