@@ -119,6 +119,34 @@ const probe = command("probe")
     if (!report.healthy) Deno.exit(EXIT_UNHEALTHY);
   });
 
+const vouch = command("vouch")
+  .description("run an engine command while containers answer kamal-proxy's check through us")
+  .requiredOption("--targets <ip:port,…>", "whom to vouch for")
+  .requiredOption("--timeout-ms <ms>", "give up after this long", parseMs)
+  .argument("<command...>", "engine command, after --")
+  .action(async (words, options) => {
+    const { vouchFor } = await import("./vouching.ts");
+    const { engine } = await readConfig(options.config);
+    if (words[0] !== engine) throw new JijiError(`${words[0]} is not the engine of this server`);
+    const { timeoutMs } = options;
+    const result = await vouchFor(
+      options.targets.split(","),
+      { engine, process: systemProcess, timeoutMs },
+      () => systemProcess.run([engine, ...words.slice(1)], { timeoutMs }),
+    );
+    Deno.stdout.writeSync(new TextEncoder().encode(result.stdout));
+    Deno.stderr.writeSync(new TextEncoder().encode(result.stderr));
+    Deno.exit(result.exitCode ?? 1);
+  });
+
+const voucher = new Command("voucher")
+  .description("what vouch runs in a container's network")
+  .requiredOption("--timeout-ms <ms>", "end after this long", parseMs)
+  .action(async (options) => {
+    const { serveVoucher, VOUCHER_READY } = await import("./vouching.ts");
+    await serveVoucher(options.timeoutMs, () => print(VOUCHER_READY));
+  });
+
 const add = command("add")
   .description("add the server described as JSON on standard input (PeerSeed with hostname)")
   .action(async (options) => {
@@ -144,6 +172,8 @@ const program = new Command("jiji-daemon")
 program.addCommand(run, { isDefault: true });
 program.addCommand(status);
 program.addCommand(probe);
+program.addCommand(vouch);
+program.addCommand(voucher, { hidden: true });
 program.addCommand(
   new Command("servers").description("the cluster's servers").addCommand(add).addCommand(list),
 );

@@ -9,3 +9,4 @@ export * from "./peer_seed.ts";
 export * from "./ports.ts";
 export * from "./server_config.ts";
 export * from "./server_status.ts";
+export * from "./vouched_routes.ts";

@@ -52,3 +52,7 @@ export const CONTAINER_BRIDGE = "jiji-br0";
 export const PROXY_CONTAINER = "kamal-proxy";
 /** Volume with the proxy's state file and certificates. */
 export const PROXY_VOLUME = "jiji-kamal-proxy";
+/** Where that volume lies in the proxy's container. Source: kamal-proxy 0.9.2, its Dockerfile. */
+export const PROXY_VOLUME_TARGET = "/home/kamal-proxy/.config/kamal-proxy";
+/** Folder in that volume with certificates that users brought, a file each: chain, then key. */
+export const PROXY_CERTIFICATES = "jiji-certificates";

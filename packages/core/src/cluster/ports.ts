@@ -12,3 +12,8 @@ export const REGISTRY_PORT: number = 31270;
 export const DNS_PORT: number = 53;
 /** Metrics and names of jiji-dns, TCP, on the server's mesh address. */
 export const DNS_STATUS_PORT: number = 31253;
+/**
+ * HTTP, TCP, inside a container's own network and only while its route is set: jiji-daemon answers
+ * kamal-proxy's check there for a container whose check is not HTTP.
+ */
+export const VOUCH_PORT: number = 31299;

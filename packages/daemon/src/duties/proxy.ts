@@ -1,10 +1,23 @@
 /** Duty: the routes of this server's kamal-proxy. */
-import { PROXY_CONTAINER, PROXY_VOLUME } from "@jiji/core/cluster";
-import { isOk } from "@jiji/core/runtime";
-import { type DaemonContext, mustRun, renderFailure, tryRun } from "../daemon_context.ts";
+import { isVouched, PROXY_CONTAINER, PROXY_VOLUME } from "@jiji/core/cluster";
+import { type CommandResult, isOk, JijiError } from "@jiji/core/runtime";
+import {
+  COMMAND_TIMEOUT_MS,
+  type DaemonContext,
+  mustRun,
+  renderFailure,
+  tryRun,
+} from "../daemon_context.ts";
 import { argvInspect, argvVolumePath } from "../engine/argv.ts";
 import { parseInspected } from "../engine/containers.ts";
-import { argvRouteRepair, dwell, parseProxyState, planRouteRepairs } from "../proxy_routes.ts";
+import {
+  argvRouteRepair,
+  type DesiredRoute,
+  dwell,
+  parseProxyState,
+  planRouteRepairs,
+} from "../proxy_routes.ts";
+import { vouchFor } from "../vouching.ts";
 
 /** Name of kamal-proxy's state file in its volume. */
 const STATE_FILE = "kamal-proxy.state";
@@ -37,9 +50,22 @@ export class ProxyDuty {
     if (due.length === 0 || !await this.#proxyRuns(signal)) return;
     for (const repair of due) {
       const argv = argvRouteRepair(config.engine, repair.route);
-      const result = await tryRun(this.#context, argv, signal);
+      const result = await this.#repair(repair.route, signal);
       if (isOk(result)) logger.info("route repaired", { ...repair });
       else logger.warn("route not repaired", { ...repair, error: renderFailure(argv, result) });
+    }
+  }
+
+  async #repair(route: DesiredRoute, signal: AbortSignal): Promise<CommandResult> {
+    const { config, process } = this.#context;
+    const set = () => tryRun(this.#context, argvRouteRepair(config.engine, route), signal);
+    if (!isVouched(route)) return await set();
+    const ports = { engine: config.engine, process, timeoutMs: COMMAND_TIMEOUT_MS };
+    try {
+      return await vouchFor(route.targets, ports, set);
+    } catch (error) {
+      if (!(error instanceof JijiError)) throw error;
+      return { exitCode: 1, signal: undefined, stdout: "", stderr: error.message, durationMs: 0 };
     }
   }
 

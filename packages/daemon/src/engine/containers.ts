@@ -15,6 +15,8 @@ export interface ObservedContainer {
   /** Undefined for containers that are not jiji's. */
   readonly labels: ContainerLabels | undefined;
   readonly running: boolean;
+  /** Process id of its first process on this server; undefined while it does not run. */
+  readonly pid?: number | undefined;
   /** Address in the network `jiji`; undefined while it has none. */
   readonly ip: string | undefined;
   /** When it was made, Unix ms: a restart does not make a container newer than its successor. */
@@ -36,6 +38,7 @@ const Inspected = v.object({
   RestartCount: v.optional(v.number(), 0),
   State: v.object({
     Running: v.boolean(),
+    Pid: v.optional(v.number(), 0),
     Paused: v.optional(v.boolean(), false),
     ExitCode: v.optional(v.number(), 0),
     OOMKilled: v.optional(v.boolean(), false),
@@ -73,6 +76,7 @@ function observed(raw: v.InferOutput<typeof Inspected>): ObservedContainer {
     name: raw.Name.replace(/^\//, ""),
     labels: parseContainerLabels(raw.Config.Labels ?? {}),
     running: raw.State.Running && !raw.State.Paused,
+    pid: raw.State.Running && raw.State.Pid > 0 ? raw.State.Pid : undefined,
     ip: parseIpv4(ip) === undefined ? undefined : ip,
     createdAtMs: parseInstant(raw.Created),
     startedAtMs: parseInstant(raw.State.StartedAt),
