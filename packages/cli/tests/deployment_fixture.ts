@@ -18,6 +18,9 @@ export interface DeployRun {
   /** Text of `services:` and what follows. */
   readonly services: string;
   readonly force?: boolean;
+  /** Whether release commands run; as on a deploy, by default. */
+  readonly release?: boolean;
+  readonly canary?: readonly string[];
   readonly onFailure?: "rollback" | "keep";
   readonly kill?: KillSwitch;
   readonly signal?: AbortSignal;
@@ -73,10 +76,11 @@ export async function deployOnce(cluster: MockCluster, run: DeployRun): Promise<
   );
   for (const host of hosts.values()) run.prepare?.(host);
   const signal = run.signal ?? new AbortController().signal;
+  const what = { engine: cluster.engine, project: "shop" };
   const observed = new Map(
     await Promise.all(
       [...hosts].map(async ([name, host]) =>
-        [name, await observeHost(host, cluster.engine, new AbortController().signal)] as const
+        [name, await observeHost(host, what, new AbortController().signal)] as const
       ),
     ),
   );
@@ -85,7 +89,9 @@ export async function deployOnce(cluster: MockCluster, run: DeployRun): Promise<
     nowMs,
     deployment: nowMs.toString(36),
     force: run.force ?? false,
+    release: run.release ?? true,
     envFolder: ENV_FOLDER,
+    canary: run.canary ?? [],
   });
   const events: ProgressEvent[] = [];
   const outcomes = await new DeploymentOrchestrator({
@@ -95,6 +101,8 @@ export async function deployOnce(cluster: MockCluster, run: DeployRun): Promise<
     environments,
     onFailure: run.onFailure ?? "rollback",
     maxParallel: 10,
+    canary: { hosts: run.canary ?? [], waitMs: 10_000 },
+    audit: { action: "deploy", version: "test" },
     // A drain after a straggler must not make the test wait.
     clock: { ...systemClock, sleep: () => Promise.resolve() },
     signal,

@@ -21,14 +21,16 @@ async function planOf(cluster: MockCluster, run: DeployRun) {
   const { signal } = new AbortController();
   const observed = await Promise.all(
     [...cluster.servers.values()].map((state) =>
-      observeHost(new MockSSHManager(state), cluster.engine, signal)
+      observeHost(new MockSSHManager(state), { engine: cluster.engine, project: "shop" }, signal)
     ),
   );
   return planDeployment(desired, new Map(observed.map((host) => [host.name, host])), {
     nowMs: 1_764_000_000_000,
     deployment: "d1",
     force: run.force ?? false,
+    release: run.release ?? true,
     envFolder: "/run/jiji/env",
+    canary: run.canary ?? [],
   });
 }
 

@@ -27,10 +27,19 @@ const EVERY_STEP: readonly DeployStep[] = [
   { kind: "resumeContainer", name: "shop-web" },
   { kind: "healthGate", name: "shop-web", timeoutMs: 30_000 },
   { kind: "routeProxy", route: ROUTE, targets: ["10.210.1.3:80"], drainTimeoutMs: 1 },
-  { kind: "removeRoute", route: "shop-web-80" },
+  {
+    kind: "runRelease",
+    name: "shop-web_release",
+    argv: ["docker"],
+    envFile: "/x",
+    timeoutMs: 9_000,
+  },
+  { kind: "removeRoute", route: "shop-web-80", drainTimeoutMs: 1 },
   { kind: "stopContainer", name: "shop-web_old_1", graceSeconds: 10 },
   { kind: "removeContainer", name: "shop-web_old_1" },
-  { kind: "pruneImages", repository: "shop-web", keep: "shop-web:2", retain: 3, bestEffort: true },
+  { kind: "removeImages", images: ["shop-web:1"], bestEffort: true },
+  { kind: "keepRelease", file: "000000000000001.json", bestEffort: true },
+  { kind: "writeAudit", message: "web: done", bestEffort: true },
 ];
 
 function instance(host: string, changes: Partial<InstancePlan> = {}): InstancePlan {
@@ -41,6 +50,7 @@ function instance(host: string, changes: Partial<InstancePlan> = {}): InstancePl
     causes: ["image changed"],
     recover: [],
     prepare: [],
+    release: [],
     start: [],
     switch: [],
     expect: [],
@@ -171,6 +181,7 @@ function observed(name: string, containers: readonly string[]): ObservedHost {
     name,
     config: new MockCluster([name]).server(name).config,
     proxyState: new Map(),
+    images: [],
     containers: containers.map((text, index) => {
       const [container = "", service = "", project] = text.split(" ");
       return {

@@ -60,6 +60,7 @@ const place = (name: "docker" | "podman"): ContainerPlace => ({
     version: "1",
     deployment: "d1",
     config: "cafe",
+    parts: { environment: { A: "1f2e" }, options: { memory: "03c4" } },
     health: { kind: "tcp", port: 80, interval_ms: 5_000, timeout_ms: 1_000 },
     proxy: [{ name: "shop-web-80", app_port: 80, flags: ["--host=a.example.com"] }],
     ports: ["80/tcp"],

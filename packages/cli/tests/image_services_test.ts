@@ -13,7 +13,7 @@ Deno.test("argvBuild(): plain and with every option", async (t) => {
   const wish = {
     engine: "docker",
     image: "localhost:31270/shop-web:1",
-    build: { context: "/project/web", args: {} },
+    build: { context: "/project/web", args: {}, secrets: [] },
     architectures: [],
     cache: true,
   } as const;
@@ -25,6 +25,7 @@ Deno.test("argvBuild(): plain and with every option", async (t) => {
       context: "/project/web",
       dockerfile: "/project/web/Dockerfile.prod",
       args: { VERSION: "1 2", ALPHA: "$(id)" },
+      secrets: ["NPM_TOKEN"],
       target: "final",
     },
     architectures: ["amd64", "arm64"],
@@ -51,7 +52,7 @@ function building(process: FakeProcess) {
     now: () => 0,
   });
   return {
-    run: () => service.buildAndPush(configuration.services.get("web")!),
+    run: () => service.build(configuration.services.get("web")!),
     events,
     configuration,
   };
@@ -94,6 +95,30 @@ Deno.test("BuildService: a missing engine is told as such", async () => {
   await assert.rejects(building(process).run(), {
     hint: "docker must run on this machine, as builder.engine says",
   });
+});
+
+Deno.test("BuildService: build secrets travel in the engine's environment, never in its words", async () => {
+  const configuration = configurationOf(
+    configText(`  web:
+    build: {context: ./web, secrets: [NPM_TOKEN], args: {SECRET_ID: NPM_TOKEN}}
+    hosts: [s1]
+`),
+    { fileValues: { NPM_TOKEN: "t0ken-value" } },
+  );
+  configuration.validate();
+  const seen: (Readonly<Record<string, string>> | undefined)[] = [];
+  const process = new FakeProcess().on("docker build", (_, { env }) => {
+    seen.push(env);
+    return "";
+  });
+  await new BuildService({
+    ...{ process, configuration, version: "v1", cache: true, push: false },
+    ...{ signal: new AbortController().signal, emit: () => undefined, now: () => 0 },
+  }).build(configuration.services.get("web")!);
+  assert.deepEqual(seen, [{ NPM_TOKEN: "t0ken-value", DOCKER_BUILDKIT: "1" }]);
+  assert.equal(process.ran.length, 1, "not pushed");
+  assert.match(process.ran[0]!.join(" "), /--secret id=NPM_TOKEN,env=NPM_TOKEN/);
+  assert(!process.ran[0]!.join(" ").includes("t0ken-value"));
 });
 
 const listed = (tag: string, repository = "localhost:31270/shop-web") =>
@@ -139,11 +164,9 @@ Deno.test("PruneService: an image that is still used stays, the others go", asyn
   for (const tag of ["1", "2", "3", "4"]) cluster.server("s1").images.add(`${repository}:${tag}`);
   host.addMockResponse(`rmi ${repository}:2`, { exitCode: 1, stderr: "image is being used" });
   await new PruneService(host, "docker").prune({
-    kind: "pruneImages",
     repository,
     keep: `${repository}:4`,
     retain: 2,
-    bestEffort: true,
   });
   assert.deepEqual(
     [...cluster.server("s1").images].sort(),

@@ -111,6 +111,7 @@ const RUN_FLAGS = new Set([
   "--device",
   "--cap-add",
   "--label",
+  "--log-driver",
   "--log-opt",
   "--sysctl",
 ]);

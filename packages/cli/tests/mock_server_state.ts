@@ -26,9 +26,13 @@ export interface MockFile {
 
 /**
  * Images by name decide how a container behaves: `crashes` ends at once, `unhealthy` runs and never
- * answers, `unstartable` can't be run, `missing` can't be pulled.
+ * answers, `unstartable` can't be run, `missing` can't be pulled,
+ * `unmigratable` fails its release command.
  */
-export function behaves(image: string, as: "crashes" | "unhealthy" | "unstartable" | "missing") {
+export function behaves(
+  image: string,
+  as: "crashes" | "unhealthy" | "unstartable" | "missing" | "unmigratable",
+) {
   return image.includes(as);
 }
 
@@ -41,6 +45,8 @@ export class MockServerState {
   readonly images = new Set<string>();
   readonly files = new Map<string, MockFile>();
   readonly folders = new Set<string>();
+  /** Last words of release commands that ran. */
+  readonly released: string[] = [];
   /** Targets by route. */
   readonly routes = new Map<string, string[]>();
   /** Whether the volume of the proxy exists. */
@@ -124,18 +130,22 @@ export class MockCluster implements Disposable {
   }
 
   /**
-   * What jiji-dns answers for `{project}-{service}`: of each server the newest healthy container,
-   * as the daemons there would report it.
+   * What jiji-dns answers for `{project}-{service}`: of each server's instances the newest healthy
+   * container that is not about to go, as the daemons there would report it.
    */
   resolve(label: string): string[] {
     return [...this.servers.values()].flatMap((state) => {
-      const [newest] = state.containers
+      const own = state.containers
         .filter((container) =>
           `${container.labels["jiji.project"]}-${container.labels["jiji.service"]}` === label &&
-          container.running && !behaves(container.image, "unhealthy")
+          container.running && !behaves(container.image, "unhealthy") &&
+          !/_leaving_\d+$/.test(container.name)
         )
         .sort((a, b) => b.createdAtMs - a.createdAtMs);
-      return newest === undefined || newest.address === "" ? [] : [newest.address];
+      const instances = new Set(own.map((container) => container.labels["jiji.instance"]));
+      return [...instances].flatMap((instance) =>
+        own.find((container) => container.labels["jiji.instance"] === instance)?.address || []
+      );
     });
   }
 

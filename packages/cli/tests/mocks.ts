@@ -15,6 +15,7 @@ import type {
   UploadOptions,
 } from "../src/types/remote_host.ts";
 import { failed, type MockResult, ok, runEngine } from "./mock_engine.ts";
+import { parseStepScript } from "./mock_step_script.ts";
 import { behaves, type MockContainer, type MockServerState } from "./mock_server_state.ts";
 
 /** Ends the CLI in the middle: every command of every host fails from then on. */
@@ -92,9 +93,14 @@ export class MockSSHManager implements RemoteHost {
     return { ...result, signal: undefined, durationMs: 1 };
   }
 
-  /** Runs the command and hands on what it printed at its end. */
+  /** Runs a step script step by step, any other command whole, and hands on what it printed. */
   async stream(argv: Argv, options: RemoteStreamOptions): Promise<RemoteStreamResult> {
     const { stdin, signal, timeoutMs } = options;
+    const mark = argv[3] ?? "";
+    if (argv[0] === "sh" && /^jiji-[a-f0-9]{24}$/.test(mark)) {
+      await this.#steps(mark, typeof stdin === "string" ? stdin : "", options);
+      return { exitCode: 0 };
+    }
     const result = await this.run(argv, {
       timeoutMs,
       ...(stdin === undefined ? {} : { stdin }),
@@ -103,6 +109,31 @@ export class MockSSHManager implements RemoteHost {
     options.onStdout(result.stdout);
     options.onStderr(result.stderr);
     return { exitCode: result.exitCode };
+  }
+
+  /** Each step is a command of its own here, so that a test can cut off before and after each. */
+  async #steps(mark: string, script: string, options: RemoteStreamOptions): Promise<void> {
+    for (const { kind, number, argv, stdin, secretFile } of parseStepScript(script)) {
+      options.onStderr(`\n${mark} begin ${number}\n`);
+      options.onStdout(`${mark} begin ${number}\n`);
+      if (secretFile) {
+        const bytes = new TextEncoder().encode(secretFile.content);
+        this.state.files.set(secretFile.path, { bytes, mode: 0o600, owner: "root:root" });
+      }
+      let result: CommandResult;
+      try {
+        result = await this.run(argv, {
+          timeoutMs: options.timeoutMs,
+          stdin,
+          ...(options.signal === undefined ? {} : { signal: options.signal }),
+        });
+      } finally {
+        if (secretFile) this.state.files.delete(secretFile.path);
+      }
+      options.onStdout(`${result.stdout}\n${mark} end ${number} ${result.exitCode}\n`);
+      options.onStderr(result.stderr);
+      if (result.exitCode !== 0 && kind === "step") return;
+    }
   }
 
   /** Keeps the file in the state. */
@@ -154,6 +185,22 @@ export class MockSSHManager implements RemoteHost {
         return ok();
       case "chown":
         return chown(state, args);
+      case "pull_missing":
+        return state.images.has(args[1] ?? "") ? ok() : runEngine(state, args.slice(3));
+      case "switch_route":
+        return switchRoute(state, args);
+      case "drain_route":
+        return drainRoute(state, args);
+      case "run_release":
+        return runRelease(state, args);
+      case "keep_release":
+      case "append_line":
+        state.files.set(args.slice(0, 2).join("/"), {
+          bytes: new TextEncoder().encode(stdin),
+          mode: 0o600,
+          owner: "root:root",
+        });
+        return ok();
       case "date":
         return ok(`${Math.floor(state.cluster.nextMs() / 1_000)}\n`);
       case `${SERVER_PATHS.bin}/jiji-daemon`:
@@ -176,37 +223,39 @@ function chown(state: MockServerState, [owner = "", path = ""]: readonly string[
 /** The scripts that travel over stdin, told apart by what only they contain. */
 function runScript(state: MockServerState, script: string, args: readonly string[]): MockResult {
   if (script.includes("@container")) return ok(observation(state));
-  if (script.includes("kamal-proxy.state")) return switchRoute(state, args);
   if (script.includes("kamal-proxy list")) return ok();
-  if (script.includes("<<'END_")) return startWithEnvironment(state, script, args);
   return undefined;
 }
 
 /** The engine's command, then the proxy's listing. */
 function switchRoute(state: MockServerState, args: readonly string[]): MockResult {
-  const [, engine, ...command] = args;
-  if (engine !== state.config.engine) return undefined;
+  const [engine, volume, program, ...command] = args;
+  if (engine !== state.config.engine || volume !== PROXY_VOLUME || program !== engine) {
+    return undefined;
+  }
   const result = runEngine(state, command);
   if (result === undefined || result.exitCode !== 0) return result;
   return state.proxyVolume ? ok(proxyState(state)) : failed(1, `no such volume: ${PROXY_VOLUME}`);
 }
 
-/** The environment file lives while the engine's command runs. */
-function startWithEnvironment(
-  state: MockServerState,
-  script: string,
-  args: readonly string[],
-): MockResult {
-  const [file = "", engine, ...command] = args;
-  const body = /<<'(END_[a-f0-9]{32})'\n([\s\S]*)\1\n"\$@"\n$/.exec(script);
-  if (engine !== state.config.engine || body === null) return undefined;
-  const bytes = new TextEncoder().encode(body[2]);
-  state.files.set(file, { bytes, mode: 0o600, owner: "root:root" });
-  try {
-    return runEngine(state, command);
-  } finally {
-    state.files.delete(file);
-  }
+function drainRoute(state: MockServerState, args: readonly string[]): MockResult {
+  const [engine, proxy = "", route = "", drain = ""] = args;
+  if (engine !== state.config.engine || !/^\d+$/.test(drain)) return undefined;
+  return runEngine(state, ["exec", proxy, "kamal-proxy", "remove", route]);
+}
+
+/** Runs the one-off container: it is gone at its end; what its image is called decides how. */
+function runRelease(state: MockServerState, args: readonly string[]): MockResult {
+  const [engine, name = "", seconds = "", program, run, ...flags] = args;
+  const known = engine === state.config.engine && program === engine && run === "run" &&
+    /^\d+$/.test(seconds) && flags[0] === "--rm" && flags[2] === name;
+  if (!known) return undefined;
+  const file = flags[flags.indexOf("--env-file") + 1] ?? "";
+  if (!state.files.has(file)) return failed(125, `open ${file}: no such file`);
+  state.released.push(flags.slice(-1)[0] ?? "");
+  return flags.some((flag) => behaves(flag, "unmigratable"))
+    ? { exitCode: 3, stdout: "table is locked\n", stderr: "" }
+    : ok("migrated\n");
 }
 
 function observation(state: MockServerState): string {
@@ -214,6 +263,7 @@ function observation(state: MockServerState): string {
   for (const container of state.containers) {
     lines.push(`@container ${JSON.stringify(inspected(state, container))}`);
   }
+  for (const image of [...state.images].reverse()) lines.push(`@image ${image}`);
   if (state.proxyVolume) lines.push(`@proxy ${btoa(proxyState(state))}`);
   return `${lines.join("\n")}\n`;
 }

@@ -1,4 +1,4 @@
-import { command, logsCommand, type Run, serviceCommand } from "./base.ts";
+import { clusterCommand, command, logsCommand, type Run, serviceCommand } from "./base.ts";
 
 /** `jiji services …`. */
 export function servicesCommands(run: Run) {
@@ -40,6 +40,18 @@ export function servicesCommands(run: Run) {
         run(options, async (ports) => {
           const { servicesRollback } = await import("../commands/services_rollback.ts");
           await servicesRollback(options, ports);
+        })
+      ),
+  );
+  services.addCommand(
+    clusterCommand("scale", "more or fewer instances on each server, until the next deploy")
+      .argument("<service=number...>", "e.g. web=3")
+      .option("--plan", "print what would be done and stop")
+      .addHelpText("after", "\nTo keep a number, write `scale:` in the configuration.")
+      .action((words, options) =>
+        run(options, async (ports) => {
+          const { servicesScale } = await import("../commands/services_rollback.ts");
+          await servicesScale(words, options, ports);
         })
       ),
   );

@@ -1,6 +1,7 @@
 import { JijiError, systemProcess } from "@jiji/core";
 import type { ServiceConfiguration } from "../lib/configuration/service.ts";
 import { desiredService, serviceEnvironment } from "../lib/services/desired_services.ts";
+import { readCertificates, type ServiceCertificates } from "../lib/services/certificates.ts";
 import { ImageShipping } from "../lib/images/image_shipping.ts";
 import {
   cacheFolder,
@@ -12,7 +13,7 @@ import {
   setupCommandContext,
 } from "../utils/command_helpers.ts";
 import { DeployHooks } from "../lib/hooks/deploy_hooks.ts";
-import { observeAll, runDeployment } from "../lib/services/deployment_run.ts";
+import { observeAll, runDeployment, withLeftBehind } from "../lib/services/deployment_run.ts";
 import { chooseVersion, readGitState } from "../utils/git.ts";
 import { withLock } from "../utils/lock.ts";
 
@@ -42,7 +43,8 @@ export async function deploy(options: DeployOptions, ports: Ports): Promise<void
   });
   requireAllReachable(context, { skip: options.skipUnreachable ?? false });
   try {
-    await deployConnected(context, options, { startedMs, hooks });
+    const whole = options.hosts === undefined ? await withLeftBehind(context) : context;
+    await deployConnected(whole, options, { startedMs, hooks });
   } catch (error) {
     await hooks.failed(error);
     throw error;
@@ -57,6 +59,7 @@ async function deployConnected(
   const { configuration, output, signal, clock } = context;
   // Missing secrets stop everything before anything is built.
   const environments = readEnvironments(context);
+  const certificates = certificatesOf(context);
   const git = await readGitState(systemProcess, configuration.projectRoot);
   const version = chooseVersion(options.version, git, clock.nowMs());
   output.note(headline(context, version));
@@ -86,6 +89,7 @@ async function deployConnected(
       desiredService(configuration, service, {
         image: images.get(service.name)!,
         environment: environments.get(service.name)!,
+        certificates: certificates.get(service.name),
       })
     ),
   );
@@ -106,6 +110,17 @@ async function deployConnected(
 
 function noLock(): AsyncDisposable {
   return { [Symbol.asyncDispose]: () => Promise.resolve() };
+}
+
+/** Certificates are judged before anything is built. */
+function certificatesOf(context: CommandContext): ReadonlyMap<string, ServiceCertificates> {
+  const { configuration, services, clock, output } = context;
+  const read = readCertificates(configuration, services, clock.nowMs());
+  if (read.errors.length > 0) throw configuration.problemError(read.errors);
+  for (const { file, line, column, path, message } of read.warnings) {
+    output.warn(`${file}:${line}:${column} ${path}: ${message}`);
+  }
+  return read.certificates;
 }
 
 function readEnvironments(context: CommandContext): Map<string, Map<string, string>> {

@@ -22,9 +22,10 @@ export async function servicesList(options: CommonOptions, ports: Ports): Promis
     [...context.unreachable].map(([name, error]) => [name, messageOf(error)]),
   );
   const observed: ObservedHost[] = [];
+  const what = { engine: configuration.builder.engine, project: configuration.project };
   await Promise.all([...context.hosts].map(async ([name, host]) => {
     try {
-      observed.push(await observeHost(host, configuration.builder.engine, context.signal));
+      observed.push(await observeHost(host, what, context.signal));
     } catch (error) {
       problems.set(name, messageOf(error));
     }

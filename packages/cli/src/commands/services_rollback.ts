@@ -1,4 +1,5 @@
-import { JijiError } from "@jiji/core";
+import { JijiError, UsageError } from "@jiji/core";
+import type { ServiceConfiguration } from "../lib/configuration/service.ts";
 import { observeAll, runDeployment } from "../lib/services/deployment_run.ts";
 import {
   chooseRelease,
@@ -37,7 +38,9 @@ export async function servicesRollback(options: ReleaseOptions, ports: Ports): P
   requireAllReachable(context);
   const releases = await allReleases(context);
   if (options.list) return listReleases(context, releases);
-  await using _lock = await withLock(context, { reason: "rollback", scope: "project" });
+  await using _lock = options.plan
+    ? NO_LOCK
+    : await withLock(context, { reason: "rollback", scope: "project" });
   await runReleases(context, options, { action: "rollback", startedMs, releases });
 }
 
@@ -52,9 +55,65 @@ export async function servicesRestart(options: ReleaseOptions, ports: Ports): Pr
   await using context = await setupCommandContext(options, ports, SCOPE);
   requireAllReachable(context);
   const releases = await allReleases(context);
-  await using _lock = await withLock(context, { reason: "restart", scope: "project" });
+  await using _lock = options.plan
+    ? NO_LOCK
+    : await withLock(context, { reason: "restart", scope: "project" });
   await runReleases(context, options, { action: "restart", startedMs, releases });
 }
+
+/** Instances of a service on each server: `web=3`. */
+const SCALE = /^([a-z0-9_-]+)=(\d{1,3})$/;
+
+/**
+ * `jiji services scale web=3`: as many instances on each of the service's servers, of the release
+ * that runs there, until the next deploy.
+ *
+ * @throws {UsageError} for what is not `SERVICE=NUMBER`, {JijiError} when no release is kept.
+ */
+export async function servicesScale(
+  words: readonly string[],
+  options: ReleaseOptions,
+  ports: Ports,
+): Promise<void> {
+  const startedMs = ports.clock.monotonicMs();
+  const scales = parseScales(words);
+  const chosen = { ...options, services: [...scales.keys()].join(",") };
+  await using context = await setupCommandContext(chosen, ports, SCOPE);
+  requireAllReachable(context);
+  for (const service of context.services) checkScale(service, scales.get(service.name) ?? 1);
+  const releases = await allReleases(context);
+  await using _lock = options.plan
+    ? NO_LOCK
+    : await withLock(context, { reason: "scale", scope: "project" });
+  await runReleases(context, options, { action: "scale", startedMs, releases, scales });
+}
+
+function parseScales(words: readonly string[]): Map<string, number> {
+  return new Map(words.map((word) => {
+    const match = SCALE.exec(word);
+    const count = Number(match?.[2]);
+    if (!match || count < 1 || count > 100) {
+      throw new UsageError(`${word} is not SERVICE=NUMBER`, {
+        hint: "e.g. jiji services scale web=3, 1 to 100 on each server; " +
+          "to take a service away: jiji services remove",
+      });
+    }
+    return [match[1]!, count] as const;
+  }));
+}
+
+/** What several instances on one server can't share. */
+function checkScale(service: ServiceConfiguration, count: number): void {
+  const published = service.ports.some((port) => port.hostPort !== undefined);
+  if (count === 1 || !(service.stopFirst || published || service.networkMode !== "bridge")) return;
+  throw new UsageError(
+    `${service.positionOf([])} ${service.name} can't have several instances on one server: ` +
+      "it has stop_first, a port of the server, or a network mode of its own",
+    { serving: "nothing was changed" },
+  );
+}
+
+const NO_LOCK: AsyncDisposable = { [Symbol.asyncDispose]: () => Promise.resolve() };
 
 const SCOPE = { scope: "services", witnesses: true } as const;
 
@@ -91,9 +150,11 @@ function listReleases(context: CommandContext, releases: Releases): void {
 }
 
 interface ReleaseRun {
-  readonly action: "rollback" | "restart";
+  readonly action: "rollback" | "restart" | "scale";
   readonly startedMs: number;
   readonly releases: Releases;
+  /** Instances on each server by service, when they are to change. */
+  readonly scales?: ReadonlyMap<string, number>;
 }
 
 async function runReleases(
@@ -108,9 +169,9 @@ async function runReleases(
   const chosen = context.services.map(({ name }) => {
     const current = running.get(name)?.labels?.version;
     const releases = run.releases.get(name) ?? [];
-    const to = run.action === "restart" ? current : options.to;
-    if (run.action === "restart" && current === undefined) {
-      throw new JijiError(`${name} does not run, so it can't be restarted`, {
+    const to = run.action === "rollback" ? options.to : current;
+    if (run.action !== "rollback" && current === undefined) {
+      throw new JijiError(`${name} does not run, so there is nothing to ${run.action}`, {
         hint: "start it with: jiji deploy",
       });
     }
@@ -127,6 +188,7 @@ async function runReleases(
     desired: chosen.map(({ service }) => ({
       ...service,
       hosts: reachable(service.hosts),
+      scale: run.scales?.get(service.service) ?? service.scale,
       pull: "missing",
     })),
     observed,

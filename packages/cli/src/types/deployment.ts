@@ -1,4 +1,4 @@
-import type { Argv, ContainerLabels, ProxyRoute, ServerConfig } from "@jiji/core";
+import type { Argv, ContainerLabels, ProxyRoute, Secret, ServerConfig } from "@jiji/core";
 import type { ContainerSpec } from "../lib/engine/container_run.ts";
 import type { ObservedContainer } from "../lib/engine/inspect.ts";
 import type { ProxyState } from "../lib/engine/proxy_commands.ts";
@@ -10,6 +10,8 @@ export interface ObservedHost {
   readonly containers: readonly ObservedContainer[];
   /** Undefined when the state file could not be read or is half written. */
   readonly proxyState: ProxyState | undefined;
+  /** Names of the project's images there, newest first. */
+  readonly images: readonly string[];
 }
 
 /** A file to put on a server before a container that mounts it starts. */
@@ -23,6 +25,23 @@ export interface ShippedFile {
   readonly owner: string | undefined;
 }
 
+/** A folder to make on a server; what is in it gets its owner too. */
+export interface ShippedFolder {
+  /** Absolute path on the server. */
+  readonly remote: string;
+  readonly mode: number;
+  /** `user:group`, or undefined to leave it root's. */
+  readonly owner: string | undefined;
+}
+
+/** A certificate that the proxy of a server must have. */
+export interface ShippedCertificate {
+  /** File name; it tells the content, so that a file never changes under the proxy. */
+  readonly name: string;
+  /** Chain and key. No longer a secret's value when the wish was read back from a release. */
+  readonly pem: Secret;
+}
+
 /** A service as it should run, the same on every server. */
 export interface DesiredService {
   readonly project: string;
@@ -30,6 +49,10 @@ export interface DesiredService {
   readonly version: string;
   /** Servers by name. */
   readonly hosts: readonly string[];
+  /** Instances on each server; more than one are told apart by a number. */
+  readonly scale: number;
+  /** Runs once in the new image before any container is replaced. */
+  readonly release: ReleaseCommand | undefined;
   readonly spec: ContainerSpec;
   /** Hashes of what makes the container: image, environment, options. */
   readonly fingerprint: Fingerprint;
@@ -41,10 +64,22 @@ export interface DesiredService {
   readonly drainTimeoutMs: number;
   readonly retain: number;
   readonly files: readonly ShippedFile[];
+  /** Folders of mounted directories. Absent in releases of older versions, as what follows. */
+  readonly folders?: readonly ShippedFolder[];
+  /** Certificates that its routes name. */
+  readonly certificates?: readonly ShippedCertificate[];
+  /** Names of the variables in its environment that are secret. */
+  readonly secretNames?: readonly string[];
   /** Whether the image is ours, so that old ones are pruned. */
   readonly built: boolean;
   /** `always` asks the registry for a tag that may have moved; `missing` takes what is there. */
   readonly pull: "always" | "missing";
+}
+
+/** A one-off command such as a migration of the database. */
+export interface ReleaseCommand {
+  readonly command: readonly string[];
+  readonly timeoutMs: number;
 }
 
 /** Hashes that tell why a container must be replaced, never with what. */
@@ -52,13 +87,26 @@ export interface Fingerprint {
   readonly image: string;
   readonly environment: string;
   readonly options: string;
+  /** A few digits for each variable and option, so that a change can be told by name. */
+  readonly parts: FingerprintParts;
+}
+
+/** Hashes by name; too short to guess a value from. */
+export interface FingerprintParts {
+  readonly environment: Readonly<Record<string, string>>;
+  readonly options: Readonly<Record<string, string>>;
 }
 
 /** One atomic thing to do on one server. */
 export type DeployStep =
   | { readonly kind: "installProxy"; readonly address: string }
   | { readonly kind: "pullImage"; readonly image: string; readonly always: boolean }
-  | { readonly kind: "shipFiles"; readonly files: readonly ShippedFile[] }
+  | {
+    readonly kind: "shipFiles";
+    readonly files: readonly ShippedFile[];
+    readonly folders?: readonly ShippedFolder[];
+  }
+  | { readonly kind: "shipCertificates"; readonly certificates: readonly ShippedCertificate[] }
   | { readonly kind: "renameContainer"; readonly from: string; readonly to: string }
   | {
     readonly kind: "startContainer";
@@ -74,22 +122,31 @@ export type DeployStep =
     readonly targets: readonly string[];
     readonly drainTimeoutMs: number;
   }
-  | { readonly kind: "removeRoute"; readonly route: string }
+  | {
+    readonly kind: "removeRoute";
+    readonly route: string;
+    /** Requests under way may take this long; nothing new gets in meanwhile. */
+    readonly drainTimeoutMs: number;
+  }
   | { readonly kind: "stopContainer"; readonly name: string; readonly graceSeconds: number }
   | { readonly kind: "removeContainer"; readonly name: string }
   | {
-    readonly kind: "pruneImages";
-    readonly repository: string;
-    readonly keep: string;
-    readonly retain: number;
-    readonly bestEffort: true;
-  };
+    readonly kind: "runRelease";
+    readonly name: string;
+    readonly argv: Argv;
+    readonly envFile: string;
+    readonly timeoutMs: number;
+  }
+  | { readonly kind: "removeImages"; readonly images: readonly string[]; readonly bestEffort: true }
+  | { readonly kind: "keepRelease"; readonly file: string; readonly bestEffort: true }
+  | { readonly kind: "writeAudit"; readonly message: string; readonly bestEffort: true };
 
 /** What every jiji-dns must answer before the old container may go. */
 export interface NameExpectation {
   /** Full name, e.g. `shop-api.jiji`. */
   readonly name: string;
-  readonly has: string;
+  /** Undefined when something only goes. */
+  readonly has: string | undefined;
   /** Undefined when nothing was replaced. */
   readonly lacks: string | undefined;
 }
@@ -98,11 +155,13 @@ export interface NameExpectation {
 export interface InstancePlan {
   readonly service: string;
   readonly host: string;
-  readonly action: "as is" | "create" | "replace" | "route";
+  readonly action: "as is" | "create" | "replace" | "scale" | "route" | "remove";
   readonly causes: readonly string[];
   /** Finishes or undoes what an earlier run left. */
   readonly recover: readonly DeployStep[];
   readonly prepare: readonly DeployStep[];
+  /** The one-off command, on one of the servers, once every server has the image. */
+  readonly release: readonly DeployStep[];
   readonly start: readonly DeployStep[];
   readonly switch: readonly DeployStep[];
   readonly expect: readonly NameExpectation[];

@@ -13,16 +13,36 @@ export interface AuditEntry {
   readonly version?: string | undefined;
 }
 
-/** Appends one JSON line, in one write so that lines of two CLIs do not mix. */
+/** Appends one line, in one write so that lines of two CLIs do not mix. */
 const APPEND_SCRIPT = `set -eu
 umask 077
-mkdir -p "$1"
+mkdir -p "\${1%/*}"
 line=$(cat <<'JIJI_AUDIT'
 LINE
 JIJI_AUDIT
 )
-printf '%s\\n' "$line" >>"$1/audit.jsonl"
+printf '%s\\n' "$line" >>"$1"
 `;
+
+/** The project's audit log on a server. */
+export function auditFile(project: string): string {
+  return `${SERVER_PATHS.projects}/${project}/audit.jsonl`;
+}
+
+/** An audit line, without its end. */
+export function renderAuditLine(
+  host: RemoteHost,
+  entry: AuditEntry,
+  options: { readonly project: string; readonly nowMs: number },
+): string {
+  return JSON.stringify({
+    time: new Date(options.nowMs).toISOString(),
+    actor: `${userInfo().username}@${hostname()}`,
+    host: host.name,
+    project: options.project,
+    ...entry,
+  });
+}
 
 /** Writes an audit line on a server. */
 export async function writeAudit(
@@ -30,15 +50,9 @@ export async function writeAudit(
   entry: AuditEntry,
   options: { readonly project: string; readonly nowMs: number },
 ): Promise<void> {
-  const line = JSON.stringify({
-    time: new Date(options.nowMs).toISOString(),
-    actor: `${userInfo().username}@${hostname()}`,
-    host: host.name,
-    project: options.project,
-    ...entry,
-  });
+  const line = renderAuditLine(host, entry, options);
   await mustRunScript(host, APPEND_SCRIPT.replace("LINE", () => line), {
-    args: [`${SERVER_PATHS.projects}/${options.project}`],
+    args: [auditFile(options.project)],
     what: "writing the audit log failed",
     timeoutMs: OBSERVE_TIMEOUT_MS,
   });
@@ -64,7 +78,7 @@ const READ_LINES_MAX = 10_000;
 export async function readAudit(host: RemoteHost, project: string): Promise<AuditLine[]> {
   const script = `[ -f "$1" ] || exit 0; tail -n ${READ_LINES_MAX} "$1"`;
   const text = await mustRunScript(host, script, {
-    args: [`${SERVER_PATHS.projects}/${project}/audit.jsonl`],
+    args: [auditFile(project)],
     what: "reading the audit log failed",
     timeoutMs: OBSERVE_TIMEOUT_MS,
   });

@@ -11,6 +11,10 @@ export const LABELS = {
   deployment: "jiji.deployment",
   /** Hash of everything that makes the container what it is; equal hash, nothing to do. */
   config: "jiji.config",
+  /** JSON of {@link ContainerParts}: says by name what changed. */
+  parts: "jiji.parts",
+  /** Set on containers that are none of a service's instances, e.g. a release command's. */
+  role: "jiji.role",
   /** JSON of {@link HealthCheck}. */
   health: "jiji.health",
   /** JSON list of {@link ProxyRoute}. */
@@ -60,6 +64,14 @@ const ProxyRouteSchema = v.object({
 /** A route that the server's proxy must have while the container lives. */
 export type ProxyRoute = v.InferOutput<typeof ProxyRouteSchema>;
 
+const PartsSchema = v.object({
+  environment: v.record(v.string(), v.string()),
+  options: v.record(v.string(), v.string()),
+});
+
+/** A few digits of a hash for each variable and option of a container. */
+export type ContainerParts = v.InferOutput<typeof PartsSchema>;
+
 /** What jiji's labels say of a container. */
 export interface ContainerLabels {
   readonly project: string;
@@ -68,6 +80,7 @@ export interface ContainerLabels {
   readonly version: string;
   readonly deployment: string;
   readonly config: string;
+  readonly parts: ContainerParts;
   readonly health: HealthCheck;
   readonly proxy: readonly ProxyRoute[];
   readonly ports: readonly string[];
@@ -86,6 +99,7 @@ export function renderContainerLabels(labels: ContainerLabels): Record<string, s
     [LABELS.version]: labels.version,
     [LABELS.deployment]: labels.deployment,
     [LABELS.config]: labels.config,
+    [LABELS.parts]: JSON.stringify(labels.parts),
     [LABELS.health]: JSON.stringify(labels.health),
     [LABELS.proxy]: JSON.stringify(labels.proxy),
     [LABELS.ports]: JSON.stringify(labels.ports),
@@ -94,8 +108,9 @@ export function renderContainerLabels(labels: ContainerLabels): Record<string, s
 }
 
 /**
- * jiji's labels among an engine's, or undefined when the container is not ours. Parts that do not
- * parse fall back to the safest meaning (engine health, no routes), since anyone can set a label.
+ * jiji's labels among an engine's, or undefined when the container is no instance of a service of
+ * ours. Parts that do not parse fall back to the safest meaning (engine health, no routes), since
+ * anyone can set a label.
  */
 export function parseContainerLabels(
   raw: Readonly<Record<string, string>>,
@@ -103,6 +118,7 @@ export function parseContainerLabels(
   const project = raw[LABELS.project] ?? "";
   const service = raw[LABELS.service] ?? "";
   if (!PROJECT_NAME.test(project) || !SERVICE_NAME.test(service)) return undefined;
+  if (raw[LABELS.role] !== undefined) return undefined;
   const instance = raw[LABELS.instance] ?? "";
   return {
     project,
@@ -111,6 +127,7 @@ export function parseContainerLabels(
     version: raw[LABELS.version] ?? "",
     deployment: raw[LABELS.deployment] ?? "",
     config: raw[LABELS.config] ?? "",
+    parts: parseJson(raw[LABELS.parts], PartsSchema) ?? { environment: {}, options: {} },
     health: parseJson(raw[LABELS.health], HealthCheckSchema) ?? DEFAULT_HEALTH,
     proxy: parseJson(raw[LABELS.proxy], v.array(ProxyRouteSchema)) ?? [],
     ports: parseJson(raw[LABELS.ports], v.array(v.string())) ?? [],

@@ -5,6 +5,7 @@ import { type Cidr, cidrsOverlap, normalizeIp, parseCidr } from "@jiji/core/net"
 import { invariant } from "@jiji/core/runtime";
 import { BaseConfiguration, type ConfigContext, type Report } from "./base.ts";
 import type { OnFailure } from "./config_types.ts";
+import { closestWord } from "./format/suggestions.ts";
 import {
   duration,
   flag,
@@ -177,7 +178,13 @@ export const DeploySchema = keys({
   on_failure: v.optional(oneOf(["rollback", "keep"]), "rollback"),
   health_timeout: v.optional(duration({ minMs: 1_000, maxMs: 3_600_000 }), "30s"),
   drain_timeout: v.optional(duration({ minMs: 1, maxMs: 3_600_000 }), "30s"),
-}, { canary: "canary deploys are not supported yet" });
+  canary: v.optional(
+    v.lazy((input): v.GenericSchema<unknown, string | string[]> =>
+      Array.isArray(input) ? list(text("the name of a server")) : text("the name of a server")
+    ),
+  ),
+  canary_wait: v.optional(duration({ minMs: 1, maxMs: 3_600_000 }), "10s"),
+});
 
 type DeployValues = v.InferOutput<typeof DeploySchema>;
 
@@ -201,6 +208,33 @@ export class DeployConfiguration extends BaseConfiguration<DeployValues> {
   /** How long a new container may take to become healthy, unless its health check says. */
   get healthTimeoutMs(): number {
     return this.values.health_timeout;
+  }
+
+  /** Servers that get the new version first, alone; none when deploys go everywhere at once. */
+  get canary(): readonly string[] {
+    const { canary } = this.values;
+    return canary === undefined ? [] : typeof canary === "string" ? [canary] : canary;
+  }
+
+  /** How long the new version must stay healthy there before the other servers follow. */
+  get canaryWaitMs(): number {
+    return this.values.canary_wait;
+  }
+
+  protected override check(values: DeployValues, report: Report): void {
+    const servers = Object.keys(this.context.document.at(["servers"]) ?? {});
+    const names = values.canary === undefined
+      ? []
+      : typeof values.canary === "string"
+      ? [values.canary]
+      : values.canary;
+    for (const name of names) {
+      if (servers.includes(name)) continue;
+      const meant = closestWord(name, servers);
+      report(["canary"], `${quote(name)} is not a server`, {
+        fix: meant === undefined ? `servers: ${servers.join(", ")}` : `did you mean ${meant}?`,
+      });
+    }
   }
 
   /** How long requests under way may take to finish on the old container. */

@@ -15,7 +15,9 @@ export function renderStep(step: DeployStep): StepWords {
     case "pullImage":
       return { doing: `pulling ${step.image}`, done: "pulled" };
     case "shipFiles":
-      return { doing: `shipping ${step.files.length} files`, done: "files" };
+      return { doing: `shipping ${plural(step.files.length, "file")}`, done: "files" };
+    case "shipCertificates":
+      return { doing: `shipping ${step.certificates.length} certificates`, done: "certificates" };
     case "renameContainer":
       return { doing: `renaming ${step.from}`, done: "renamed" };
     case "startContainer":
@@ -32,11 +34,21 @@ export function renderStep(step: DeployStep): StepWords {
       return { doing: `stopping ${step.name}`, done: "stopped" };
     case "removeContainer":
       return { doing: `removing ${step.name}`, done: "removed" };
-    case "pruneImages":
-      return { doing: `pruning images of ${step.repository}`, done: "pruned" };
+    case "runRelease":
+      return { doing: `running the release command`, done: "released" };
+    case "removeImages":
+      return { doing: `removing ${plural(step.images.length, "old image")}`, done: "pruned" };
+    case "keepRelease":
+      return { doing: "keeping the release for rollback", done: "kept" };
+    case "writeAudit":
+      return { doing: "writing the audit log", done: "logged" };
     default:
       return assertNever(step);
   }
+}
+
+function plural(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 /** What a step acts on, for `--plan`. */
@@ -47,7 +59,9 @@ function subject(step: DeployStep): string {
     case "pullImage":
       return step.image;
     case "shipFiles":
-      return step.files.map((file) => file.remote).join(" ");
+      return [...step.files, ...(step.folders ?? [])].map((one) => one.remote).join(" ");
+    case "shipCertificates":
+      return step.certificates.map((certificate) => certificate.name).join(" ");
     case "renameContainer":
       return `${step.from} → ${step.to}`;
     case "startContainer":
@@ -61,8 +75,14 @@ function subject(step: DeployStep): string {
       return `${step.route.name} → ${step.targets.join(" ")}`;
     case "removeRoute":
       return step.route;
-    case "pruneImages":
-      return `${step.repository} to ${step.retain}`;
+    case "runRelease":
+      return `${step.name} within ${step.timeoutMs / 1000} s`;
+    case "removeImages":
+      return step.images.join(" ");
+    case "keepRelease":
+      return step.file;
+    case "writeAudit":
+      return step.message;
     default:
       return assertNever(step);
   }
@@ -95,7 +115,7 @@ export function renderPlanSummary(plan: DeploymentPlan): string[] {
 
 /** Every step of a plan, one a line: `[host] phase kind subject — cause`. */
 export function renderPlanSteps(plan: DeploymentPlan): string[] {
-  const phases = ["recover", "prepare", "start", "switch", "retire"] as const;
+  const phases = ["recover", "prepare", "release", "start", "switch", "retire"] as const;
   return plan.services.flatMap(({ instances }) =>
     instances.flatMap((instance) => {
       const cause = instance.causes.join(", ");
@@ -104,7 +124,11 @@ export function renderPlanSteps(plan: DeploymentPlan): string[] {
           `[${instance.host}] ${phase} ${step.kind} ${subject(step)}` + (cause ? ` — ${cause}` : "")
         );
       const expect = instance.expect.map((wish) =>
-        `[${instance.host}] await ${wish.name} +${wish.has}${wish.lacks ? ` -${wish.lacks}` : ""}`
+        [
+          `[${instance.host}] await ${wish.name}`,
+          ...(wish.has === undefined ? [] : [`+${wish.has}`]),
+          ...(wish.lacks === undefined ? [] : [`-${wish.lacks}`]),
+        ].join(" ")
       );
       return phases.flatMap((phase) =>
         phase === "retire"

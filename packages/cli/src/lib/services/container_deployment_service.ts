@@ -6,14 +6,16 @@ import {
   JijiError,
   parseProbeReport,
   type ProbeReport,
-  randomHex,
+  PROXY_CONTAINER,
+  PROXY_VOLUME,
   SERVER_PATHS,
   type ServerConfig,
 } from "@jiji/core";
-import { ENGINE_TIMEOUT_MS, PULL_TIMEOUT_MS, UPLOAD_TIMEOUT_MS } from "../../constants.ts";
-import type { DeployStep, ShippedFile } from "../../types/deployment.ts";
+import { ENGINE_TIMEOUT_MS, PULL_TIMEOUT_MS } from "../../constants.ts";
+import type { DeployStep, DesiredService } from "../../types/deployment.ts";
 import type { RemoteHost } from "../../types/remote_host.ts";
-import { commandError, mustRun } from "../../utils/remote.ts";
+import { type AuditEntry, auditFile, renderAuditLine } from "../../utils/audit.ts";
+import { commandError } from "../../utils/remote.ts";
 import {
   argvPull,
   argvRemove,
@@ -22,17 +24,49 @@ import {
   argvStop,
   type EngineName,
 } from "../engine/engine_commands.ts";
-import { PruneService } from "./image_prune_service.ts";
-import { ProxyService } from "./proxy_service.ts";
+import { argvDeployRoute } from "../engine/proxy_commands.ts";
+import { shipCertificates, shipFiles } from "./file_shipping.ts";
+import { ProxyService, verifyRoute } from "./proxy_service.ts";
+import { releaseArguments, renderRelease } from "./release_records.ts";
+import { runBatch } from "./step_batch.ts";
+import type { ScriptStep } from "./step_script.ts";
 
 /** Where steps are done. */
 export interface StepPlace {
   readonly host: RemoteHost;
   readonly config: ServerConfig;
+  readonly service: DesiredService;
   /** Content of the environment file of the service whose steps these are. */
   readonly environment: ReadonlyMap<string, string>;
+  /** What the audit log is told of a server's part; status and version are added. */
+  readonly audit: Pick<AuditEntry, "action" | "version">;
+  readonly nowMs: number;
   readonly signal: AbortSignal;
 }
+
+/** What is told of each step. */
+export interface StepListener {
+  begin(step: DeployStep): void;
+  end(step: DeployStep): void;
+  /** A step that may fail failed. */
+  missed(step: DeployStep, error: unknown): void;
+  /** A line that a release command wrote. */
+  line(step: DeployStep, text: string): void;
+}
+
+/** Steps that have to be done by this program, not by a script on the server. */
+type LocalStep = DeployStep & {
+  readonly kind: "installProxy" | "shipFiles" | "shipCertificates";
+};
+
+function isLocal(step: DeployStep): step is LocalStep {
+  return ["installProxy", "shipFiles", "shipCertificates"].includes(step.kind);
+}
+
+type RemoteStep = Exclude<DeployStep, LocalStep>;
+
+/** The proxy checks a target this long before it refuses a switch, milliseconds. */
+const PROXY_DEPLOY_TIMEOUT_MS = 30_000;
 
 /** Container lifecycle on one server: does the steps of a plan, decides nothing. */
 export class ContainerDeploymentService {
@@ -48,158 +82,245 @@ export class ContainerDeploymentService {
   }
 
   /**
-   * Does one step.
+   * Does steps in their order, those that need nothing of this machine in one round trip.
    *
    * @throws {HealthGateError} when a container does not get healthy; {RemoteCommandError} when a
    * command fails.
    */
-  async apply(step: DeployStep): Promise<void> {
+  async apply(steps: readonly DeployStep[], listener: StepListener): Promise<void> {
+    let rest = [...steps];
+    while (rest.length > 0) {
+      const [first] = rest;
+      if (first && isLocal(first)) {
+        listener.begin(first);
+        await this.#local(first);
+        listener.end(first);
+        rest = rest.slice(1);
+        continue;
+      }
+      const until = rest.findIndex(isLocal);
+      const batch = rest.slice(0, until < 0 ? rest.length : until) as RemoteStep[];
+      const done = await this.#batch(batch, listener);
+      rest = rest.slice(done);
+    }
+  }
+
+  async #local(step: LocalStep): Promise<void> {
+    const { host, signal } = this.#place;
     switch (step.kind) {
       case "installProxy":
         return await this.#proxy.install(step.address);
-      case "pullImage":
-        return await this.#pull(step);
       case "shipFiles":
-        return await this.#ship(step.files);
-      case "renameContainer":
-        return await this.#run(
-          "renaming a container failed",
-          argvRename(this.#engine, step.from, step.to),
-        );
-      case "startContainer":
-        return await this.#start(step);
-      case "resumeContainer":
-        return await this.#run("starting a container failed", argvStart(this.#engine, step.name));
-      case "healthGate":
-        return await this.#gate(step.name, step.timeoutMs);
-      case "routeProxy":
-        return await this.#proxy.route(step);
-      case "removeRoute":
-        return await this.#proxy.removeRoute(step.route);
-      case "stopContainer":
-        return await this.#stop(step);
-      case "removeContainer":
-        return await this.#remove(step.name);
-      case "pruneImages":
-        return await new PruneService(this.#place.host, this.#engine).prune(step);
+        return await shipFiles(host, step, signal);
+      case "shipCertificates":
+        return await shipCertificates(host, step, { engine: this.#engine, signal });
       default:
         return assertNever(step);
     }
   }
 
-  async #run(what: string, argv: readonly [string, ...string[]]): Promise<void> {
+  /** One round trip; gives how many steps are behind it. */
+  async #batch(steps: readonly RemoteStep[], listener: StepListener): Promise<number> {
     const { host, signal } = this.#place;
-    await mustRun(host, argv, { what, timeoutMs: ENGINE_TIMEOUT_MS, signal });
-  }
-
-  async #pull(step: DeployStep & { kind: "pullImage" }): Promise<void> {
-    const { host, signal } = this.#place;
-    if (!step.always) {
-      const argv = [this.#engine, "image", "inspect", "--format", "{{.Id}}", step.image] as const;
-      if (isOk(await host.run(argv, { timeoutMs: ENGINE_TIMEOUT_MS, signal }))) return;
+    const results = await runBatch(host, steps.map((step) => this.#scriptStep(step)), {
+      timeoutMs: steps.reduce((sum, step) => sum + timeoutOf(step), 0),
+      signal,
+      isInterruptible: (index) => isInterruptible(steps[index]!),
+      onEvent: (event) => {
+        const step = steps[event.step];
+        if (!step) return;
+        if (event.kind === "begin") listener.begin(step);
+        if (event.kind === "output" && step.kind === "runRelease") listener.line(step, event.line);
+        const ended = event.kind === "end" && event.exitCode === 0;
+        if (ended && step.kind !== "routeProxy") listener.end(step);
+      },
+    });
+    for (const [index, result] of results.entries()) {
+      const step = steps[index]!;
+      const error = this.#verdict(step, result);
+      if (error === undefined && (step.kind === "routeProxy" || !isOk(result))) listener.end(step);
+      if (error !== undefined && !("bestEffort" in step)) throw error;
+      if (error !== undefined) listener.missed(step, error);
     }
-    await mustRun(host, argvPull(this.#engine, step.image), {
-      what: `pulling ${step.image} failed`,
-      timeoutMs: PULL_TIMEOUT_MS,
-      signal,
-    });
+    return results.length;
   }
 
-  async #ship(files: readonly ShippedFile[]): Promise<void> {
-    const { host, signal } = this.#place;
-    const folders = [...new Set(files.map((file) => file.remote.replace(/\/[^/]*$/, "")))];
-    await mustRun(host, ["mkdir", "-p", ...folders], {
-      what: "making folders for files failed",
-      timeoutMs: ENGINE_TIMEOUT_MS,
-      signal,
-    });
-    for (const file of files) {
-      await host.upload({ path: file.local }, file.remote, {
-        mode: file.mode,
-        timeoutMs: UPLOAD_TIMEOUT_MS,
-      });
-      if (file.owner !== undefined) {
-        await this.#run(`giving ${file.remote} to ${file.owner} failed`, [
-          "chown",
-          file.owner,
-          file.remote,
-        ]);
+  /** What is wrong with how a step ended; undefined when it did what it was to do. */
+  #verdict(step: RemoteStep, result: CommandResult): JijiError | undefined {
+    const { host } = this.#place;
+    if (step.kind === "healthGate" && !isOk(result)) {
+      return gateError(host, { name: step.name, timeoutMs: step.timeoutMs, result });
+    }
+    if (step.kind === "routeProxy" && isOk(result)) {
+      return verifyRoute(host, step, result.stdout);
+    }
+    if (isOk(result)) return undefined;
+    const missing = /no such container|no container with name or id/i;
+    const gone = (step.kind === "stopContainer" || step.kind === "removeContainer") &&
+      missing.test(result.stderr);
+    if (gone || (step.kind === "removeRoute" && /service not found/.test(result.stderr))) {
+      return undefined;
+    }
+    if (step.kind === "runRelease") return releaseError(host, step, result);
+    return commandError(host, this.#shown(step), { what: `${failureOf(step)}`, result });
+  }
+
+  /** The command of a step as an error shows it. */
+  #shown(step: RemoteStep): readonly [string, ...string[]] {
+    if (step.kind === "startContainer") return [this.#engine, "run", step.name];
+    return this.#scriptStep(step).argv;
+  }
+
+  #scriptStep(step: RemoteStep): ScriptStep {
+    const engine = this.#engine;
+    const { host, environment, audit, service, nowMs } = this.#place;
+    const plain = (argv: ScriptStep["argv"]): ScriptStep => ({ argv, bestEffort: false });
+    const secretFile = (path: string) => ({ path, content: renderEnvironment(environment) });
+    switch (step.kind) {
+      case "pullImage": {
+        const pull = argvPull(engine, step.image);
+        return plain(step.always ? pull : ["pull_missing", engine, step.image, ...pull]);
       }
+      case "renameContainer":
+        return plain(argvRename(engine, step.from, step.to));
+      case "startContainer":
+        return { ...plain(step.argv), secretFile: secretFile(step.envFile) };
+      case "runRelease": {
+        const seconds = String(Math.ceil(step.timeoutMs / 1000));
+        const argv = ["run_release", engine, step.name, seconds, ...step.argv] as const;
+        return { ...plain([...argv]), secretFile: secretFile(step.envFile) };
+      }
+      case "resumeContainer":
+        return plain(argvStart(engine, step.name));
+      case "healthGate": {
+        const daemon = `${SERVER_PATHS.bin}/jiji-daemon`;
+        return plain([daemon, "probe", step.name, "--timeout-ms", String(step.timeoutMs)]);
+      }
+      case "routeProxy": {
+        const times = { ...step, deployTimeoutMs: PROXY_DEPLOY_TIMEOUT_MS };
+        const argv = argvDeployRoute(engine, step.route, times);
+        return plain(["switch_route", engine, PROXY_VOLUME, ...argv]);
+      }
+      case "removeRoute":
+        return plain([
+          "drain_route",
+          engine,
+          PROXY_CONTAINER,
+          step.route,
+          String(step.drainTimeoutMs),
+        ]);
+      case "stopContainer":
+        return plain(argvStop(engine, step.name, step.graceSeconds));
+      case "removeContainer":
+        return plain(argvRemove(engine, step.name));
+      case "removeImages":
+        return { argv: [engine, "rmi", ...step.images], bestEffort: true };
+      case "keepRelease": {
+        const record = { format: 1, atMs: nowMs, service } as const;
+        return {
+          argv: ["keep_release", ...releaseArguments(service, step.file)],
+          stdin: renderRelease({ ...record, environment: Object.fromEntries(environment) }),
+          bestEffort: true,
+        };
+      }
+      case "writeAudit":
+        return {
+          argv: ["append_line", auditFile(service.project)],
+          stdin: renderAuditLine(host, { ...audit, status: "success", message: step.message }, {
+            project: service.project,
+            nowMs,
+          }),
+          bestEffort: true,
+        };
+      default:
+        return assertNever(step);
     }
   }
+}
 
-  /**
-   * One round trip: the environment goes over stdin into a 0600 file on tmpfs that is gone once the
-   * engine has read it.
-   */
-  async #start(step: DeployStep & { kind: "startContainer" }): Promise<void> {
-    const { host, environment, signal } = this.#place;
-    const result = await host.run(["sh", "-s", "--", step.envFile, ...step.argv], {
-      timeoutMs: ENGINE_TIMEOUT_MS * 2,
-      stdin: renderStartScript(environment),
-      signal,
-    });
-    if (isOk(result)) return;
-    throw commandError(host, [this.#engine, "run", step.name], {
-      what: `starting ${step.name} failed`,
-      result,
-    });
-  }
+/** Whether Ctrl-C may cut a step short: it only looks, or what it leaves half done harms nobody. */
+function isInterruptible(step: DeployStep): boolean {
+  return ["installProxy", "pullImage", "shipFiles", "shipCertificates", "healthGate", "runRelease"]
+    .includes(step.kind);
+}
 
-  async #stop(step: DeployStep & { kind: "stopContainer" }): Promise<void> {
-    const { host, signal } = this.#place;
-    const argv = argvStop(this.#engine, step.name, step.graceSeconds);
-    const timeoutMs = step.graceSeconds * 1000 + ENGINE_TIMEOUT_MS;
-    const result = await host.run(argv, { timeoutMs, signal });
-    if (isOk(result) || isMissing(result)) return;
-    throw commandError(host, argv, { what: `stopping ${step.name} failed`, result });
-  }
-
-  async #remove(name: string): Promise<void> {
-    const { host, signal } = this.#place;
-    const argv = argvRemove(this.#engine, name);
-    const result = await host.run(argv, { timeoutMs: ENGINE_TIMEOUT_MS, signal });
-    if (isOk(result) || isMissing(result)) return;
-    throw commandError(host, argv, { what: `removing ${name} failed`, result });
-  }
-
-  async #gate(name: string, timeoutMs: number): Promise<void> {
-    const { host, signal } = this.#place;
-    const argv = [
-      `${SERVER_PATHS.bin}/jiji-daemon`,
-      "probe",
-      name,
-      "--timeout-ms",
-      String(timeoutMs),
-    ] as const;
-    const result = await host.run(argv, { timeoutMs: timeoutMs + ENGINE_TIMEOUT_MS, signal });
-    if (isOk(result)) return;
-    throw gateError(host, { name, timeoutMs, result });
+/** How long a step may take, milliseconds. */
+function timeoutOf(step: RemoteStep): number {
+  switch (step.kind) {
+    case "pullImage":
+      return PULL_TIMEOUT_MS;
+    case "healthGate":
+    case "runRelease":
+      return step.timeoutMs + ENGINE_TIMEOUT_MS;
+    case "routeProxy":
+      return PROXY_DEPLOY_TIMEOUT_MS + step.drainTimeoutMs + ENGINE_TIMEOUT_MS;
+    case "removeRoute":
+      return step.drainTimeoutMs + ENGINE_TIMEOUT_MS;
+    case "stopContainer":
+      return step.graceSeconds * 1000 + ENGINE_TIMEOUT_MS;
+    case "startContainer":
+      return ENGINE_TIMEOUT_MS * 2;
+    default:
+      return ENGINE_TIMEOUT_MS;
   }
 }
 
-/**
- * Script that starts a container: `$1` is the path of the environment file, the rest the engine's
- * command. Values stand in a quoted here-document, which the shell takes as they are; none has a
- * line break (refused before), so none can end it.
- */
-export function renderStartScript(environment: ReadonlyMap<string, string>): string {
-  const end = `END_${randomHex(16)}`;
-  const lines = [...environment].map(([name, value]) => `${name}=${value}\n`).join("");
-  return `set -eu
-umask 077
-file=$1; shift
-mkdir -p "$(dirname "$file")"
-trap 'rm -f "$file"' EXIT
-cat >"$file" <<'${end}'
-${lines}${end}
-"$@"
-`;
+function failureOf(step: RemoteStep): string {
+  switch (step.kind) {
+    case "pullImage":
+      return `pulling ${step.image} failed`;
+    case "renameContainer":
+      return `renaming ${step.from} failed`;
+    case "startContainer":
+      return `starting ${step.name} failed`;
+    case "resumeContainer":
+      return `starting ${step.name} again failed`;
+    case "healthGate":
+      return `probing ${step.name} failed`;
+    case "routeProxy":
+      return `switching ${step.route.name} failed`;
+    case "removeRoute":
+      return `removing the route ${step.route} failed`;
+    case "stopContainer":
+      return `stopping ${step.name} failed`;
+    case "removeContainer":
+      return `removing ${step.name} failed`;
+    case "runRelease":
+      return `${step.name} failed`;
+    case "removeImages":
+      return "removing old images failed";
+    case "keepRelease":
+      return "keeping the release for rollback failed";
+    case "writeAudit":
+      return "writing the audit log failed";
+    default:
+      return assertNever(step);
+  }
 }
 
-/** The engines' words for a container that is not there: what we wanted. */
-function isMissing(result: CommandResult): boolean {
-  return /no such container|no container with name or id/i.test(result.stderr);
+/** Lines of a failed release command that its error shows. */
+const RELEASE_LINES = 30;
+
+function releaseError(
+  host: RemoteHost,
+  step: DeployStep & { kind: "runRelease" },
+  result: CommandResult,
+): JijiError {
+  const seconds = Math.round(step.timeoutMs / 1000);
+  const ended = result.exitCode === 124 || result.exitCode === 137
+    ? `did not end within ${seconds} s`
+    : `ended with code ${result.exitCode ?? "unknown"}`;
+  const lines = [result.stdout, result.stderr].join("\n").trim().split("\n").slice(-RELEASE_LINES);
+  return new JijiError(
+    `the release command of ${step.name.replace(/_release$/, "")} ${ended} on ${host.name}\n` +
+      lines.map((line) => `    ${line}`).join("\n"),
+    { hint: "no container was replaced; mend the command or what it works on" },
+  );
+}
+
+/** Content of an environment file: `NAME=value` a line; no value has a line break (refused before). */
+function renderEnvironment(environment: ReadonlyMap<string, string>): string {
+  return [...environment].map(([name, value]) => `${name}=${value}\n`).join("");
 }
 
 function gateError(

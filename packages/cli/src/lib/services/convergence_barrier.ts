@@ -16,7 +16,10 @@ export interface Straggler {
 export function argvAwait(expectations: readonly NameExpectation[]): [string, ...string[]] {
   const wanted = new Map<string, string[]>();
   for (const { name, has, lacks } of expectations) {
-    const terms = [`+${has}`, ...(lacks === undefined ? [] : [`-${lacks}`])];
+    const terms = [
+      ...(has === undefined ? [] : [`+${has}`]),
+      ...(lacks === undefined ? [] : [`-${lacks}`]),
+    ];
     wanted.set(name, [...(wanted.get(name) ?? []), ...terms]);
   }
   return [

@@ -15,16 +15,18 @@ import { parseProxyState } from "../engine/proxy_commands.ts";
 
 /**
  * Looks at a server in one round trip: its place in the cluster, every container, the proxy's
- * routes. Arguments: engine, Go template of the fields that are read.
+ * routes, the project's images. Arguments: engine, Go template of the fields that are read, project.
  */
 const OBSERVE_SCRIPT = `set -u
-engine=$1 format=$2
+engine=$1 format=$2 project=$3
 [ -f ${SERVER_PATHS.serverConfig} ] || exit 0
 printf '@config %s\\n' "$(base64 -w0 <${SERVER_PATHS.serverConfig})"
 ids=$("$engine" ps --all --no-trunc --quiet) || exit 69
 if [ -n "$ids" ]; then
   "$engine" inspect --type container --format "$format" $ids 2>/dev/null | sed 's/^/@container /'
 fi
+"$engine" images --filter "reference=*/$project-*" --filter "reference=*/*/$project-*" \\
+  --filter "reference=*/*/*/$project-*" --format '@image {{.Repository}}:{{.Tag}}' 2>/dev/null
 volume=$("$engine" volume inspect --format '{{.Mountpoint}}' ${PROXY_VOLUME} 2>/dev/null)
 if [ -n "$volume" ] && [ -f "$volume/kamal-proxy.state" ]; then
   printf '@proxy %s\\n' "$(base64 -w0 <"$volume/kamal-proxy.state")"
@@ -40,11 +42,12 @@ exit 0
  */
 export async function observeHost(
   host: RemoteHost,
-  engine: ServerConfig["engine"],
+  what: { readonly engine: ServerConfig["engine"]; readonly project: string },
   signal: AbortSignal,
 ): Promise<ObservedHost> {
+  const { engine, project } = what;
   const text = await mustRunScript(host, OBSERVE_SCRIPT, {
-    args: [engine, INSPECT_FORMAT],
+    args: [engine, INSPECT_FORMAT, project],
     what: `${engine} does not answer`,
     timeoutMs: OBSERVE_TIMEOUT_MS,
     signal,
@@ -81,5 +84,6 @@ export function parseObservation(name: string, text: string): ObservedHost {
     config: parseServerConfig(atob(config)),
     containers,
     proxyState: proxy === undefined ? new Map() : parseProxyState(atob(proxy)),
+    images: after("image").filter((image) => !image.endsWith(":<none>")),
   };
 }

@@ -10,7 +10,7 @@ import type {
 } from "../../types/deployment.ts";
 import type { RemoteHost } from "../../types/remote_host.ts";
 import type { Emit } from "../output/events.ts";
-import { ContainerDeploymentService } from "./container_deployment_service.ts";
+import { ContainerDeploymentService, type StepPlace } from "./container_deployment_service.ts";
 import { awaitConvergence } from "./convergence_barrier.ts";
 import { renderStep } from "../output/deployment_plan_text.ts";
 
@@ -28,6 +28,10 @@ export interface OrchestratorOptions {
   readonly onFailure: "rollback" | "keep";
   /** Servers worked on at once. */
   readonly maxParallel: number;
+  /** Servers that go first, and how long they must stay healthy before the others follow. */
+  readonly canary: { readonly hosts: readonly string[]; readonly waitMs: number };
+  /** For the audit log. */
+  readonly audit: StepPlace["audit"];
   readonly clock: Clock;
   readonly signal: AbortSignal;
   readonly emit: Emit;
@@ -46,6 +50,7 @@ export interface InstanceOutcome {
 /** One instance on its way. */
 interface Run {
   readonly plan: InstancePlan;
+  readonly service: DesiredService;
   /** Monotonic ms. */
   readonly startedMs: number;
   error: unknown;
@@ -77,6 +82,7 @@ export class DeploymentOrchestrator {
     for (const { service, instances } of plan.services) {
       const runs = instances.map((instance) => ({
         plan: instance,
+        service,
         startedMs: this.#options.clock.monotonicMs(),
         error: undefined,
         began: false,
@@ -96,27 +102,80 @@ export class DeploymentOrchestrator {
     const changing = runs.filter((run) => !isIdle(run.plan));
     const keep = this.#options.onFailure === "keep";
     const going = () => changing.filter((run) => run.error === undefined);
-    const phases = ["recover", "prepare", "start", "switch"] as const;
-    for (const phase of phases) {
-      await this.#parallel(going(), (run) => this.#phase(run, phase));
-      const failed = changing.filter((run) => run.error !== undefined && !run.undone);
-      await this.#parallel(failed, (run) => this.#undo(run), { quiet: true });
-      if (failed.length > 0 && !keep) {
-        await this.#parallel(going(), (run) => this.#undo(run), { quiet: true });
-        return;
-      }
+    for (const [number, wave] of this.#waves(changing).entries()) {
+      if (number > 0) await this.#watchCanary(service, going().filter((run) => run.switched));
+      const stop = await this.#bringUp(service, wave, changing);
+      const failed = changing.some((run) => run.error !== undefined);
+      // Whatever the policy, nothing goes further than a canary that failed.
+      if (stop || (failed && number === 0 && wave.length < changing.length)) break;
     }
-    if (going().length === 0) return;
-    await this.#barrier(going(), service);
-    await this.#parallel(going(), async (run) => {
-      await this.#phase(run, "retire");
+    const failed = changing.some((run) => run.error !== undefined);
+    if (failed && !keep) {
+      await this.#parallel(going(), (run) => this.#undo(run), { quiet: true });
+      return;
+    }
+    const done = going().filter((run) => run.switched);
+    if (done.length === 0) return;
+    await this.#barrier(done, service);
+    await this.#parallel(done, async (run) => {
+      await this.#phase(run, service, "retire");
       this.#done(run);
     });
   }
 
+  /** The canaries of a service alone, then its other servers; one wave when it has no canary. */
+  #waves(runs: readonly Run[]): Run[][] {
+    const isCanary = (run: Run) => this.#options.canary.hosts.includes(run.plan.host);
+    const waves = [runs.filter(isCanary), runs.filter((run) => !isCanary(run))];
+    return waves.filter((wave) => wave.length > 0);
+  }
+
+  /** Brings a wave as far as its switch; whether the deploy of the service must stop there. */
+  async #bringUp(
+    service: DesiredService,
+    wave: readonly Run[],
+    all: readonly Run[],
+  ): Promise<boolean> {
+    const keep = this.#options.onFailure === "keep";
+    const going = () => wave.filter((run) => run.error === undefined);
+    for (const phase of ["recover", "prepare", "release", "start", "switch"] as const) {
+      await this.#parallel(going(), (run) => this.#phase(run, service, phase));
+      const failed = all.filter((run) => run.error !== undefined && !run.undone);
+      await this.#parallel(failed, (run) => this.#undo(run), { quiet: true });
+      if (failed.length > 0 && (!keep || phase === "release")) return true;
+    }
+    return false;
+  }
+
+  /**
+   * Looks once more after the wait: a canary that is unhealthy by then, or that has been started
+   * again, has failed.
+   */
+  async #watchCanary(service: DesiredService, runs: readonly Run[]): Promise<void> {
+    const { clock, emit, canary, signal } = this.#options;
+    if (runs.length === 0) return;
+    const seconds = Math.round(canary.waitMs / 1000);
+    for (const run of runs) {
+      const lane = laneOf(run.plan);
+      emit({ kind: "notice", lane, message: `canary: watched for ${seconds} s before the others` });
+    }
+    await this.#parallel(runs, async (run) => {
+      await clock.sleep(canary.waitMs, { signal });
+      const gates = run.plan.start.filter((step) => step.kind === "healthGate");
+      await this.#apply(run, service, { steps: gates, signal });
+    });
+    const failed = runs.filter((run) => run.error !== undefined);
+    await this.#parallel(failed, (run) => this.#undo(run), { quiet: true });
+  }
+
   #done(run: Run): void {
     const { clock, emit } = this.#options;
-    const summary = run.plan.action === "route" ? "routed" : "serving";
+    const words: Partial<Record<InstancePlan["action"], string>> = {
+      route: "routed",
+      remove: "removed",
+      "as is": "tidied up",
+    };
+    const summary = words[run.plan.action] ?? "serving";
     const durationMs = clock.monotonicMs() - run.startedMs;
     emit({ kind: "done", lane: laneOf(run.plan), summary, durationMs });
   }
@@ -140,44 +199,64 @@ export class DeploymentOrchestrator {
 
   async #phase(
     run: Run,
-    phase: "recover" | "prepare" | "start" | "switch" | "retire",
+    service: DesiredService,
+    phase: "recover" | "prepare" | "release" | "start" | "switch" | "retire",
   ): Promise<void> {
-    for (const step of run.plan[phase]) {
-      // Once a route has moved, going on to the end is the shortest way to a clean state.
-      if (!run.switched && phase !== "retire") this.#options.signal.throwIfAborted();
-      if (phase === "start") run.began = true;
-      if (phase === "switch") run.switched = true;
-      run.tried.add(step);
-      await this.#step(run, step, isInterruptible(step) ? this.#options.signal : UNINTERRUPTED);
-      run.finished.add(step);
+    const steps = run.plan[phase];
+    // Once a route has moved, going on to the end is the shortest way to a clean state.
+    const isLate = phase === "retire" || phase === "switch";
+    if (!isLate) this.#options.signal.throwIfAborted();
+    if (phase === "start" && steps.length > 0) run.began = true;
+    if (phase === "switch") {
+      this.#options.signal.throwIfAborted();
+      run.switched = true;
     }
+    if (steps.length === 0) return;
+    await this.#apply(run, service, {
+      steps,
+      signal: isLate ? UNINTERRUPTED : this.#options.signal,
+    });
   }
 
-  async #step(run: Run, step: DeployStep, signal: AbortSignal): Promise<void> {
-    const { clock, emit, hosts, observed, environments } = this.#options;
+  async #apply(
+    run: Run,
+    service: DesiredService,
+    work: { readonly steps: readonly DeployStep[]; readonly signal: AbortSignal },
+  ): Promise<void> {
+    const { clock, emit, hosts, observed, environments, audit } = this.#options;
     const lane = laneOf(run.plan);
-    const title = renderStep(step);
-    const startedMs = clock.monotonicMs();
-    emit({ kind: "started", lane, title: title.doing });
-    const service = new ContainerDeploymentService({
-      host: hosts.get(run.plan.host)!,
-      config: observed.get(run.plan.host)!.config,
-      environment: environments.get(run.plan.service) ?? new Map(),
-      signal,
-    });
+    let current: { readonly step: DeployStep; readonly startedMs: number } | undefined;
     try {
-      await service.apply(step);
+      await new ContainerDeploymentService({
+        host: hosts.get(run.plan.host)!,
+        config: observed.get(run.plan.host)!.config,
+        service,
+        environment: environments.get(run.plan.service) ?? new Map(),
+        audit,
+        nowMs: clock.nowMs(),
+        signal: work.signal,
+      }).apply(work.steps, {
+        begin: (step) => {
+          current = { step, startedMs: clock.monotonicMs() };
+          run.tried.add(step);
+          emit({ kind: "started", lane, title: renderStep(step).doing });
+        },
+        end: (step) => {
+          run.finished.add(step);
+          const title = renderStep(step);
+          const durationMs = clock.monotonicMs() - (current?.startedMs ?? 0);
+          emit({ kind: "finished", lane, title: title.doing, detail: title.done, durationMs });
+        },
+        missed: (step, error) => {
+          emit({ kind: "notice", lane, message: `${renderStep(step).doing}: ${messageOf(error)}` });
+        },
+        line: (_, text) => emit({ kind: "notice", lane, message: text }),
+      });
     } catch (error) {
-      if ("bestEffort" in step) {
-        emit({ kind: "notice", lane, message: `${title.doing}: ${messageOf(error)}` });
-        return;
-      }
       const message = messageOf(error).split("\n")[0] ?? "";
-      emit({ kind: "failed", lane, title: title.doing, message });
+      if (current) emit({ kind: "failed", lane, title: renderStep(current.step).doing, message });
       throw error;
     }
-    const durationMs = clock.monotonicMs() - startedMs;
-    emit({ kind: "finished", lane, title: title.doing, detail: title.done, durationMs });
   }
 
   /** Undoing must work after Ctrl-C too, so it has a signal of its own. */
@@ -187,13 +266,16 @@ export class DeploymentOrchestrator {
     if (!run.began && !run.switched) return;
     const { emit } = this.#options;
     const signal = AbortSignal.timeout(UNDO_TIMEOUT_MS);
-    for (const step of run.plan.undo) {
-      if (!isToUndo(step, run)) continue;
+    let rest = run.plan.undo.filter((step) => isToUndo(step, run));
+    while (rest.length > 0) {
+      const done = run.finished.size;
       try {
-        await this.#step(run, step, signal);
+        await this.#apply(run, run.service, { steps: rest, signal });
+        return;
       } catch (error) {
         // The other steps are still worth doing; the next deploy finds what is left by its labels.
         emit({ kind: "notice", lane: laneOf(run.plan), message: messageOf(error) });
+        rest = rest.slice(run.finished.size - done + 1);
       }
     }
   }
@@ -222,24 +304,19 @@ export class DeploymentOrchestrator {
 /** The signal of steps that Ctrl-C does not cut short; they have their own time limits. */
 const UNINTERRUPTED = new AbortController().signal;
 
-/**
- * Whether Ctrl-C may cut a step short: it only looks, or what it leaves half done harms nobody. Any
- * other is waited for, since undoing must know what it did.
- */
-function isInterruptible(step: DeployStep): boolean {
-  return ["installProxy", "pullImage", "shipFiles", "healthGate"].includes(step.kind);
-}
-
 /** Whether a step of the undoing has anything to undo; before the rename the name is the old one's. */
 function isToUndo(step: DeployStep, run: Run): boolean {
-  const renames = run.plan.start.filter((candidate) => candidate.kind === "renameContainer");
+  const renames = [...run.plan.start, ...run.plan.switch].filter((candidate) =>
+    candidate.kind === "renameContainer"
+  );
   switch (step.kind) {
     case "routeProxy":
+    case "removeRoute":
       return run.switched;
     case "removeContainer":
-      return renames.every((rename) => run.finished.has(rename));
+      return renames.every((rename) => rename.from !== step.name || run.finished.has(rename));
     case "renameContainer":
-      return renames.some((rename) => run.tried.has(rename));
+      return renames.some((rename) => rename.to === step.from && run.tried.has(rename));
     default:
       return true;
   }
@@ -254,7 +331,8 @@ function laneOf(plan: InstancePlan): string {
 
 /** Whether nothing at all is to be done. */
 export function isIdle(plan: InstancePlan): boolean {
-  return plan.recover.length + plan.prepare.length + plan.start.length + plan.switch.length === 0;
+  const { recover, prepare, start, retire } = plan;
+  return recover.length + prepare.length + start.length + plan.switch.length + retire.length === 0;
 }
 
 function outcomeOf(
@@ -263,12 +341,13 @@ function outcomeOf(
 ): InstanceOutcome {
   const { plan } = run;
   const base = { service: plan.service, host: plan.host, error: run.error };
-  const { version } = facts.service;
+  const version = plan.action === "remove" ? undefined : facts.service.version;
   if (isIdle(plan)) return { ...base, result: "as is", serving: plan.before };
   if (!facts.tried) return { ...base, result: "not tried", serving: plan.before };
   if (run.error !== undefined) {
     return { ...base, result: "failed", serving: run.undone ? plan.before : version };
   }
+  if (!run.undone && !run.switched) return { ...base, result: "not tried", serving: plan.before };
   if (run.undone) {
     const begun = run.began || run.switched;
     return { ...base, result: begun ? "put back" : "not tried", serving: plan.before };

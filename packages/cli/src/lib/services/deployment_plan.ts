@@ -1,24 +1,32 @@
 import {
   allocateContainerAddress,
-  containerName,
-  oldContainerName,
   parseCidr,
   PROXY_CONTAINER,
   proxyAddress,
-  serverAddress,
   serviceLabel,
 } from "@jiji/core";
 import type {
   DeploymentPlan,
   DeployStep,
   DesiredService,
-  Fingerprint,
   InstancePlan,
+  NameExpectation,
   ObservedHost,
 } from "../../types/deployment.ts";
-import { argvRun, isOnJijiNetwork } from "../engine/container_run.ts";
-import type { ObservedContainer } from "../engine/inspect.ts";
-import { recoverInstance, type Recovery } from "./instance_recovery.ts";
+import { isOnJijiNetwork } from "../engine/container_run.ts";
+import {
+  certificateSteps,
+  finishSteps,
+  imageSteps,
+  releaseSteps,
+  retireSteps,
+  routeSteps,
+  startSteps,
+  switchSteps,
+  undoSteps,
+} from "./deployment_steps.ts";
+import { changedParts, parseFingerprint } from "./fingerprints.ts";
+import { addressOf, findSlots, hasService, type Slot } from "./service_slots.ts";
 
 /** What a plan depends on beside wish and observation. */
 export interface PlanOptions {
@@ -28,13 +36,33 @@ export interface PlanOptions {
   readonly deployment: string;
   /** Replace even what is as it should be. */
   readonly force: boolean;
+  /** Whether services' release commands run: on a deploy, not on the way back. */
+  readonly release: boolean;
   /** Folder on the servers for environment files; gone after a reboot. */
   readonly envFolder: string;
+  /** Servers that go first, alone; see `deploy.canary`. */
+  readonly canary: readonly string[];
 }
 
-/** Text of a fingerprint in a container's label. */
-export function renderFingerprint(fingerprint: Fingerprint): string {
-  return `i=${fingerprint.image},e=${fingerprint.environment},o=${fingerprint.options}`;
+/** What becomes of a slot. */
+export type Fate = "keep" | "create" | "replace" | "remove" | "none";
+
+/** A slot with its future. */
+export interface JudgedSlot extends Slot {
+  readonly fate: Fate;
+  readonly causes: readonly string[];
+  /** Address of the container that will be there; "" when none or not on jiji's network. */
+  readonly address: string;
+}
+
+/** A service on a server, judged: what the steps are made from. */
+export interface Judgement {
+  readonly service: DesiredService;
+  readonly host: ObservedHost;
+  readonly slots: readonly JudgedSlot[];
+  /** Instances wanted there. */
+  readonly count: number;
+  readonly options: PlanOptions;
 }
 
 /**
@@ -46,26 +74,28 @@ export function planDeployment(
   hosts: ReadonlyMap<string, ObservedHost>,
   options: PlanOptions,
 ): DeploymentPlan {
-  const addresses = new Map([...hosts].map(([name, host]) => [name, takenAddresses(host)]));
+  const taken = new Map([...hosts].map(([name, host]) => [name, takenAddresses(host)]));
   const proxies = new Set(
     [...hosts.values()].filter(isProxyRunning).map((host) => host.name),
   );
   return {
     deployment: options.deployment,
-    services: services.map((service) => ({
-      service,
-      instances: [...service.hosts].sort().flatMap((name) => {
-        const host = hosts.get(name);
-        if (!host) return [];
+    services: services.map((service) => {
+      const names = [...hosts.values()]
+        .filter((host) => service.hosts.includes(host.name) || hasService(service, host))
+        .map((host) => host.name).sort();
+      const instances = names.map((name) => {
+        const host = hosts.get(name)!;
         const plan = planInstance(service, host, {
           ...options,
-          taken: addresses.get(name)!,
+          taken: taken.get(name)!,
           proxyRuns: proxies.has(name),
         });
         if (plan.prepare.some((step) => step.kind === "installProxy")) proxies.add(name);
-        return [plan];
-      }),
-    })),
+        return plan;
+      });
+      return { service, instances: withRelease(service, instances, { ...options, taken, hosts }) };
+    }),
   };
 }
 
@@ -84,7 +114,7 @@ function isProxyRunning(host: ObservedHost): boolean {
 }
 
 interface InstanceOptions extends PlanOptions {
-  /** Addresses given out on this server; the new one is added. */
+  /** Addresses given out on this server; new ones are added. */
   readonly taken: Set<string>;
   readonly proxyRuns: boolean;
 }
@@ -94,251 +124,198 @@ function planInstance(
   host: ObservedHost,
   options: InstanceOptions,
 ): InstancePlan {
-  const name = containerName(service);
-  const recovery = recoverInstance(name, host.containers, host.proxyState);
-  const prepare: DeployStep[] = service.routes.length > 0 && !options.proxyRuns
+  const count = service.hosts.includes(host.name) ? service.scale : 0;
+  const slots = findSlots(service, count, host).map((slot) =>
+    judgeSlot(slot, { service, host, count, options })
+  );
+  const judgement: Judgement = { service, host, slots, count, options };
+  const prepare: DeployStep[] = service.routes.length > 0 && count > 0 && !options.proxyRuns
     ? [{ kind: "installProxy", address: proxyAddress(parseCidr(host.config.block)!) }]
     : [];
-  const causes = replacementCauses(service, recovery, options);
   const base = {
     service: service.service,
     host: host.name,
-    recover: recovery.steps,
-    before: recovery.current?.labels?.version,
+    recover: slots.flatMap((slot) => slot.recover),
+    before: slots.find((slot) => slot.current)?.current?.labels?.version,
+    release: [],
   };
-  if (causes.length > 0 || !recovery.current) {
-    return replacement({ service, host, recovery, options, base, prepare, causes });
+  if (slots.every((slot) => slot.fate === "keep" || slot.fate === "none")) {
+    const routes = missingRoutes(judgement, options.proxyRuns);
+    const causes = routes.length > 0 ? ["proxy does not lead to it"] : [];
+    return {
+      ...base,
+      action: routes.length > 0 ? "route" : "as is",
+      causes: [...recoveryCauses(slots), ...causes],
+      prepare: routes.length > 0 ? [...prepare, ...certificateSteps(service)] : [],
+      start: [],
+      switch: routes,
+      expect: [],
+      retire: [],
+      undo: [],
+    };
   }
-  const routes = missingRoutes(service, host, recovery.current);
-  const recoverCause = recovery.cause === undefined ? [] : [recovery.cause];
+  const starts = slots.some((slot) => slot.fate === "create" || slot.fate === "replace");
   return {
     ...base,
-    action: routes.length > 0 ? "route" : "as is",
-    causes: [...recoverCause, ...(routes.length > 0 ? ["proxy does not lead to it"] : [])],
-    prepare: routes.length > 0 ? prepare : [],
-    start: [],
-    switch: routes,
-    expect: [],
-    retire: [],
-    undo: [],
+    action: actionOf(judgement),
+    causes: causesOf(judgement),
+    prepare: starts ? [...prepare, ...imageSteps(service)] : [],
+    start: startSteps(judgement),
+    switch: switchSteps(judgement),
+    expect: expectations(judgement),
+    retire: [...retireSteps(judgement), ...finishSteps(judgement, options.nowMs)],
+    undo: undoSteps(judgement),
   };
+}
+
+interface SlotContext {
+  readonly service: DesiredService;
+  readonly host: ObservedHost;
+  readonly count: number;
+  readonly options: InstanceOptions;
+}
+
+function judgeSlot(slot: Slot, context: SlotContext): JudgedSlot {
+  const { service, host, count, options } = context;
+  const { current } = slot;
+  if (slot.index > count) {
+    return { ...slot, fate: current ? "remove" : "none", causes: [], address: "" };
+  }
+  const causes = replacementCauses(service, current, options);
+  if (current && causes.length === 0) {
+    return { ...slot, fate: "keep", causes, address: addressOf(current) };
+  }
+  const address = isOnJijiNetwork(service.spec.networkMode)
+    ? allocateContainerAddress(parseCidr(host.config.block)!, options.taken)
+    : "";
+  if (address) options.taken.add(address);
+  return { ...slot, fate: current ? "replace" : "create", causes, address };
 }
 
 /** Why the container has to be replaced; empty when it may stay. */
 function replacementCauses(
   service: DesiredService,
-  recovery: Recovery,
+  current: Slot["current"],
   options: PlanOptions,
 ): string[] {
-  const { current } = recovery;
   if (!current) return ["not there yet"];
   const causes: string[] = [];
-  const there = parseFingerprint(current.labels?.config ?? "");
+  const there = parseFingerprint(current.labels);
   const wanted = service.fingerprint;
   if (there.image !== wanted.image) {
-    causes.push(`image ${current.labels?.version || "unknown"} → ${service.version}`);
+    const before = current.labels?.version || "unknown";
+    causes.push(
+      before === service.version ? "image content changed" : `image ${before} → ${service.version}`,
+    );
   }
-  if (there.environment !== wanted.environment) causes.push("environment changed");
-  if (there.options !== wanted.options) causes.push("options changed");
+  if (there.environment !== wanted.environment) {
+    causes.push(changedParts("environment", there.parts, wanted.parts));
+  }
+  if (there.options !== wanted.options) {
+    causes.push(changedParts("options", there.parts, wanted.parts));
+  }
   if (!current.running) causes.push(`container is ${current.status}`);
   if (causes.length === 0 && options.force) causes.push("forced");
   return causes;
 }
 
-function parseFingerprint(text: string): Partial<Fingerprint> {
-  const match = /^i=([a-f0-9]+),e=([a-f0-9]+),o=([a-f0-9]+)$/.exec(text);
-  return match ? { image: match[1]!, environment: match[2]!, options: match[3]! } : {};
+function recoveryCauses(slots: readonly Slot[]): string[] {
+  return [...new Set(slots.flatMap((slot) => slot.cause ?? []))];
 }
 
-function missingRoutes(
-  service: DesiredService,
-  host: ObservedHost,
-  current: ObservedContainer,
-): DeployStep[] {
-  return service.routes
-    .filter((route) => {
-      const targets = host.proxyState?.get(route.name) ?? [];
-      return !isProxyRunning(host) ||
-        !targets.includes(`${current.labels?.address || current.address}:${route.app_port}`);
-    })
-    .map((route) => ({
-      kind: "routeProxy",
-      route,
-      targets: [`${current.labels?.address || current.address}:${route.app_port}`],
-      drainTimeoutMs: service.drainTimeoutMs,
-    }));
+/** Instances that are there, by the slots that have a container. */
+function present(slots: readonly JudgedSlot[]): number {
+  return slots.filter((slot) => slot.current).length;
 }
 
-interface Replacing {
-  readonly service: DesiredService;
-  readonly host: ObservedHost;
-  readonly recovery: Recovery;
-  readonly options: InstanceOptions;
-  readonly base: Pick<InstancePlan, "service" | "host" | "recover" | "before">;
-  readonly prepare: readonly DeployStep[];
-  readonly causes: readonly string[];
+function actionOf({ slots, count }: Judgement): InstancePlan["action"] {
+  if (count === 0) return "remove";
+  if (present(slots) === 0) return "create";
+  return slots.some((slot) => slot.fate === "replace") ? "replace" : "scale";
 }
 
-function replacement(replacing: Replacing): InstancePlan {
-  const { service, host, recovery, options } = replacing;
-  const name = containerName(service);
-  const old = recovery.current;
-  const oldName = oldContainerName(name, options.nowMs);
-  const networked = isOnJijiNetwork(service.spec.networkMode);
-  const address = networked
-    ? allocateContainerAddress(parseCidr(host.config.block)!, options.taken)
-    : "";
-  if (address) options.taken.add(address);
-  const routes = routeSteps(service, address);
-  return {
-    ...replacing.base,
-    action: old ? "replace" : "create",
-    causes: [...(recovery.cause === undefined ? [] : [recovery.cause]), ...replacing.causes],
-    prepare: [...replacing.prepare, ...imageSteps(service)],
-    start: startSteps(replacing, { name, oldName, address }),
-    switch: routes,
-    expect: networked ? [expectation(service, host, { address, old })] : [],
-    retire: old ? retireSteps(service, old, oldName) : [],
-    undo: undoSteps(replacing, { name, oldName }),
-  };
-}
-
-function imageSteps(service: DesiredService): DeployStep[] {
-  const steps: DeployStep[] = [
-    { kind: "pullImage", image: service.spec.image, always: service.pull === "always" },
-  ];
-  if (service.files.length > 0) steps.push({ kind: "shipFiles", files: service.files });
-  return steps;
-}
-
-interface Naming {
-  readonly name: string;
-  readonly oldName: string;
-  readonly address: string;
-}
-
-function startSteps(replacing: Replacing, naming: Naming): DeployStep[] {
-  const { service, host, recovery, options } = replacing;
-  const block = parseCidr(host.config.block)!;
-  const envFile = `${options.envFolder}/${naming.name}-${options.deployment}.env`;
-  const argv = argvRun(service.spec, {
-    engine: host.config.engine,
-    name: naming.name,
-    dnsServer: serverAddress(block),
-    serviceDomain: host.config.service_domain,
-    envFile,
-    jijiLabels: {
-      project: service.project,
-      service: service.service,
-      instance: host.name,
-      version: service.version,
-      deployment: options.deployment,
-      config: renderFingerprint(service.fingerprint),
-      health: service.health,
-      proxy: service.routes,
-      ports: service.ports,
-      address: naming.address,
-    },
-  });
-  const old: DeployStep[] = recovery.current
-    ? [
-      ...(service.stopFirst
-        ? [
-          {
-            kind: "stopContainer",
-            name: naming.name,
-            graceSeconds: service.spec.stopGraceSeconds,
-          } as const,
-        ]
-        : []),
-      { kind: "renameContainer", from: naming.name, to: naming.oldName },
-    ]
+/** A cause that all wanted instances share is told once; others name their instance. */
+function causesOf({ service, host, slots, count }: Judgement): string[] {
+  const wanted = slots.slice(0, count);
+  const before = present(slots);
+  const scaled = before > 0 && before !== count ? [`scale ${before} → ${count}`] : [];
+  if (count === 0) {
+    return [...recoveryCauses(slots), `${host.name} is not among the hosts of ${service.service}`];
+  }
+  // A new instance beside others is told by the scale.
+  const telling = wanted.filter((slot) => before === 0 || slot.fate === "replace");
+  const shared = (cause: string) => telling.every((slot) => slot.causes.includes(cause));
+  const whole = telling.length === wanted.length || scaled.length > 0;
+  const causes = telling.flatMap((slot) =>
+    slot.causes.map((cause) =>
+      shared(cause) && (whole || telling.length > 1) ? cause : `${slot.name}: ${cause}`
+    )
+  );
+  const gone = scaled.length === 0
+    ? wanted.filter((slot) => before > 0 && slot.fate === "create")
+      .map((slot) => `${slot.name}: not there`)
     : [];
-  return [
-    ...old,
-    { kind: "startContainer", name: naming.name, argv, envFile },
-    { kind: "healthGate", name: naming.name, timeoutMs: service.healthTimeoutMs },
-  ];
+  return [...new Set([...recoveryCauses(slots), ...scaled, ...causes, ...gone])];
 }
 
-function routeSteps(service: DesiredService, address: string): DeployStep[] {
-  return service.routes.map((route) => ({
-    kind: "routeProxy",
-    route,
-    targets: [`${address}:${route.app_port}`],
-    drainTimeoutMs: service.drainTimeoutMs,
-  }));
+/** Routes whose targets are not exactly the instances that are there. */
+function missingRoutes(judgement: Judgement, proxyRuns: boolean): DeployStep[] {
+  const { host, slots, count } = judgement;
+  if (count === 0) return [];
+  const wanted = slots.slice(0, count).map((slot) => slot.address);
+  return routeSteps(judgement).filter((step) => {
+    if (step.kind !== "routeProxy") return false;
+    const targets = host.proxyState?.get(step.route.name) ?? [];
+    const same = targets.length === wanted.length &&
+      step.targets.every((target) => targets.includes(target));
+    return !proxyRuns || !same;
+  });
 }
 
-function expectation(
+/** What every jiji-dns must answer before old containers may go. */
+function expectations({ service, host, slots }: Judgement): InstancePlan["expect"] {
+  if (!isOnJijiNetwork(service.spec.networkMode)) return [];
+  const name = `${serviceLabel(service)}.${host.config.service_domain}`;
+  return slots.flatMap((slot): NameExpectation[] => {
+    if (slot.fate === "keep" || slot.fate === "none") return [];
+    const lacks = slot.current ? addressOf(slot.current) || undefined : undefined;
+    if (slot.fate === "remove") return lacks === undefined ? [] : [{ name, has: undefined, lacks }];
+    return [{ name, has: slot.address, lacks }];
+  });
+}
+
+interface ReleaseFacts extends PlanOptions {
+  readonly taken: ReadonlyMap<string, Set<string>>;
+  readonly hosts: ReadonlyMap<string, ObservedHost>;
+}
+
+/**
+ * Adds the release command to one server's plan: a canary's where there is one. It runs when image
+ * or environment change or nothing runs yet, not for a container that merely broke.
+ */
+function withRelease(
   service: DesiredService,
-  host: ObservedHost,
-  change: { readonly address: string; readonly old: ObservedContainer | undefined },
-) {
-  return {
-    name: `${serviceLabel(service)}.${host.config.service_domain}`,
-    has: change.address,
-    lacks: change.old?.labels?.address || change.old?.address || undefined,
-  };
-}
-
-function retireSteps(
-  service: DesiredService,
-  old: ObservedContainer,
-  oldName: string,
-): DeployStep[] {
-  const kept = new Set(service.routes.map((route) => route.name));
-  const dropped = (old.labels?.proxy ?? []).filter((route) => !kept.has(route.name));
-  return [
-    ...dropped.map((route) => ({ kind: "removeRoute", route: route.name }) as const),
-    {
-      kind: "stopContainer",
-      name: oldName,
-      graceSeconds: service.spec.stopGraceSeconds,
-    },
-    { kind: "removeContainer", name: oldName },
-    ...pruneSteps(service),
-  ];
-}
-
-function pruneSteps(service: DesiredService): DeployStep[] {
-  const colon = service.spec.image.lastIndexOf(":");
-  if (!service.built || colon < 0) return [];
-  return [{
-    kind: "pruneImages",
-    repository: service.spec.image.slice(0, colon),
-    keep: service.spec.image,
-    retain: service.retain,
-    bestEffort: true,
-  }];
-}
-
-/** Old routes come back before the new container goes; then the old one gets its name again. */
-function undoSteps(
-  replacing: Replacing,
-  naming: { readonly name: string; readonly oldName: string },
-): DeployStep[] {
-  const { service, recovery } = replacing;
-  const old = recovery.current;
-  if (!old) return [{ kind: "removeContainer", name: naming.name }];
-  const address = old.labels?.address || old.address;
-  const routes: DeployStep[] = (old.labels?.proxy ?? []).map((route) => ({
-    kind: "routeProxy",
-    route,
-    targets: [`${address}:${route.app_port}`],
-    drainTimeoutMs: service.drainTimeoutMs,
-  }));
-  // A container that was stopped first must run again before a route can lead to it.
-  return service.stopFirst
-    ? [
-      { kind: "removeContainer", name: naming.name },
-      { kind: "renameContainer", from: naming.oldName, to: naming.name },
-      { kind: "resumeContainer", name: naming.name },
-      ...routes,
-    ]
-    : [
-      ...routes,
-      { kind: "removeContainer", name: naming.name },
-      { kind: "renameContainer", from: naming.oldName, to: naming.name },
-    ];
+  instances: readonly InstancePlan[],
+  facts: ReleaseFacts,
+): InstancePlan[] {
+  if (!service.release || !facts.release) return [...instances];
+  const starting = instances.filter((plan) => plan.start.length > 0);
+  const runs = instances.filter((plan) => plan.action !== "remove");
+  const isNew = runs.every((plan) => plan.before === undefined);
+  const changed = starting.some((plan) =>
+    plan.causes.some((cause) => /^(image|environment|forced)/.test(cause))
+  );
+  if (!isNew && !changed) return [...instances];
+  const chosen = starting.find((plan) => facts.canary.includes(plan.host)) ?? starting[0];
+  return instances.map((plan) =>
+    plan === chosen
+      ? {
+        ...plan,
+        release: releaseSteps(service, facts.hosts.get(plan.host)!, {
+          ...facts,
+          taken: facts.taken.get(plan.host)!,
+        }),
+      }
+      : plan
+  );
 }

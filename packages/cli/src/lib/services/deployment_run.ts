@@ -9,7 +9,7 @@ import {
 } from "./deployment_orchestrator.ts";
 import { planDeployment } from "./deployment_plan.ts";
 import { renderPlanSteps, renderPlanSummary } from "../output/deployment_plan_text.ts";
-import { writeRelease } from "./release_records.ts";
+import { hasService } from "./service_slots.ts";
 import type { DeploymentPlan, DesiredService, ObservedHost } from "../../types/deployment.ts";
 import type { RemoteHost } from "../../types/remote_host.ts";
 import { writeAudit } from "../../utils/audit.ts";
@@ -18,7 +18,7 @@ import type { CommandContext } from "../../utils/command_helpers.ts";
 /** What is to be deployed, rolled back to, or restarted. */
 export interface DeploymentRun {
   /** For the audit log and the closing line. */
-  readonly action: "deploy" | "rollback" | "restart";
+  readonly action: "deploy" | "rollback" | "restart" | "scale";
   readonly version: string;
   readonly desired: readonly DesiredService[];
   readonly observed: ReadonlyMap<string, ObservedHost>;
@@ -36,11 +36,41 @@ export interface DeploymentRun {
 
 /** What every connected server runs, in one round trip each. */
 export async function observeAll(context: CommandContext): Promise<Map<string, ObservedHost>> {
-  const { engine } = context.configuration.builder;
+  const { builder, project } = context.configuration;
+  const what = { engine: builder.engine, project };
   const observed = await Promise.all(
-    [...context.hosts.values()].map((host) => observeHost(host, engine, context.signal)),
+    [...context.hosts.values()].map((host) => observeHost(host, what, context.signal)),
   );
   return new Map(observed.map((host) => [host.name, host]));
+}
+
+/**
+ * The context with those further servers of the configuration on which a chosen service still runs
+ * although it is no longer among its hosts: the deploy takes it away there. A server that does not
+ * answer is left as it is.
+ */
+export async function withLeftBehind(context: CommandContext): Promise<CommandContext> {
+  const { builder, project } = context.configuration;
+  const what = { engine: builder.engine, project };
+  const looked = await Promise.all(context.witnesses.map(async (host) => {
+    try {
+      const observed = await observeHost(host, what, context.signal);
+      const has = context.services.some(({ name: service }) =>
+        hasService({ project, service }, observed)
+      );
+      return { host, has };
+    } catch {
+      context.signal.throwIfAborted();
+      return { host, has: false };
+    }
+  }));
+  const behind = looked.filter(({ has }) => has).map(({ host }) => [host.name, host] as const);
+  if (behind.length === 0) return context;
+  return {
+    ...context,
+    hosts: new Map([...context.hosts, ...behind]),
+    witnesses: looked.filter(({ has }) => !has).map(({ host }) => host),
+  };
 }
 
 /**
@@ -50,11 +80,14 @@ export async function observeAll(context: CommandContext): Promise<Map<string, O
  */
 export async function runDeployment(context: CommandContext, run: DeploymentRun): Promise<void> {
   const { configuration, output, signal, clock } = context;
+  const { canary, canaryWaitMs, onFailure, maxParallel } = configuration.deploy;
   const plan = planDeployment(run.desired, run.observed, {
     nowMs: clock.nowMs(),
     deployment: `${clock.nowMs().toString(36)}-${randomHex(4)}`,
     force: run.force,
+    release: run.action === "deploy",
     envFolder: ENV_FOLDER,
+    canary,
   });
   if (run.planOnly) return showPlan(context, plan);
   renderPlanSummary(plan).forEach((line) => output.note(line));
@@ -66,35 +99,17 @@ export async function runDeployment(context: CommandContext, run: DeploymentRun)
     witnesses: context.witnesses,
     observed: run.observed,
     environments: run.environments,
-    onFailure: configuration.deploy.onFailure,
-    maxParallel: configuration.deploy.maxParallel,
+    onFailure,
+    maxParallel,
+    canary: { hosts: canary, waitMs: canaryWaitMs },
+    audit: { action: run.action, version: run.version },
     clock,
     signal,
     emit: (event) => output.emit(event),
   }).run(plan);
   output.settle();
-  await keepReleases(context, run, outcomes);
-  await audit(context, run, outcomes);
+  await auditFailures(context, run, outcomes);
   report(context, { ...run, outcomes, durationMs: clock.monotonicMs() - run.startedMs });
-}
-
-/** Failing to keep a release harms nothing now, so it is told and the deploy stays a success. */
-async function keepReleases(
-  context: CommandContext,
-  run: DeploymentRun,
-  outcomes: readonly InstanceOutcome[],
-): Promise<void> {
-  const atMs = context.clock.nowMs();
-  const done = outcomes.filter((outcome) => outcome.result === "done");
-  await Promise.all(done.map(async ({ service: name, host }) => {
-    const service = run.desired.find((candidate) => candidate.service === name)!;
-    const environment = Object.fromEntries(run.environments.get(name) ?? []);
-    try {
-      await writeRelease(context.hosts.get(host)!, { format: 1, atMs, service, environment });
-    } catch (error) {
-      context.output.warn(`${host}: ${messageOf(error)}; rolling back to this release won't work`);
-    }
-  }));
 }
 
 function isNothing(plan: DeploymentPlan): boolean {
@@ -126,21 +141,19 @@ function hostsToChange(context: CommandContext, plan: DeploymentPlan): RemoteHos
   return [...names].flatMap((name) => context.hosts.get(name) ?? []);
 }
 
-async function audit(
+/** What succeeded has written its line as a step of the plan. */
+async function auditFailures(
   context: CommandContext,
   run: DeploymentRun,
   outcomes: readonly InstanceOutcome[],
 ): Promise<void> {
-  const changed = outcomes.filter((outcome) =>
-    outcome.result !== "as is" && outcome.result !== "not tried"
-  );
-  const hosts = [...new Set(changed.map((outcome) => outcome.host))];
+  const failed = outcomes.filter(({ result }) => result === "failed" || result === "put back");
+  const hosts = [...new Set(failed.map((outcome) => outcome.host))];
   await Promise.allSettled(hosts.map((name) => {
-    const own = changed.filter((outcome) => outcome.host === name);
-    const failed = own.some((outcome) => outcome.result !== "done");
+    const own = failed.filter((outcome) => outcome.host === name);
     return writeAudit(context.hosts.get(name)!, {
       action: run.action,
-      status: failed ? "failed" : "success",
+      status: "failed",
       message: own.map((outcome) => `${outcome.service}: ${outcome.result}`).join(", "),
       version: run.version,
     }, { project: context.configuration.project, nowMs: context.clock.nowMs() });
@@ -156,6 +169,7 @@ const DONE_WORDS = {
   deploy: "Deployed",
   rollback: "Rolled back to",
   restart: "Restarted",
+  scale: "Scaled",
 } as const;
 
 function report(context: CommandContext, facts: Report): void {

@@ -1,16 +1,12 @@
-import {
-  type ContainerLabels,
-  type ProxyRoute,
-  proxyTargetName,
-  type Secret,
-  SERVER_PATHS,
-} from "@jiji/core";
-import type { DesiredService, ShippedFile } from "../../types/deployment.ts";
-import type { HealthCheckSettings, ProxyTarget } from "../configuration/config_types.ts";
+import { type ContainerLabels, type Secret, SERVER_PATHS } from "@jiji/core";
+import type { DesiredService, ShippedFile, ShippedFolder } from "../../types/deployment.ts";
+import type { HealthCheckSettings } from "../configuration/config_types.ts";
 import type { Configuration } from "../configuration/configuration.ts";
 import type { ServiceConfiguration } from "../configuration/service.ts";
 import type { ContainerSpec } from "../engine/container_run.ts";
-import { sha256OfText } from "../network/artifacts.ts";
+import { certificatePath, type ServiceCertificates } from "./certificates.ts";
+import { proxyRoute } from "./proxy_route.ts";
+import { fingerprintOf, shortHash } from "./fingerprints.ts";
 import { listLocalFiles } from "../../utils/local_files.ts";
 
 /** An image as a container is made from it. */
@@ -35,13 +31,6 @@ export function serviceEnvironment(
   return environment;
 }
 
-/** Digits of a hash that go into a label; enough to tell versions apart, too few to look back. */
-const HASH_DIGITS = 16;
-
-function shortHash(value: unknown): string {
-  return sha256OfText(JSON.stringify(value)).slice(0, HASH_DIGITS);
-}
-
 /**
  * What a service should be, from configuration, image and environment. The environment goes in only
  * as one hash, salted with the project's and service's name.
@@ -49,36 +38,55 @@ function shortHash(value: unknown): string {
 export async function desiredService(
   configuration: Configuration,
   service: ServiceConfiguration,
-  facts: { readonly image: ServiceImage; readonly environment: ReadonlyMap<string, string> },
+  facts: {
+    readonly image: ServiceImage;
+    readonly environment: ReadonlyMap<string, string>;
+    readonly certificates?: ServiceCertificates | undefined;
+  },
 ): Promise<DesiredService> {
   const { project } = configuration;
-  const { files, mounts } = await shippedFiles(project, service);
+  const { files, folders, mounts } = await shippedFiles(project, service);
   const spec = containerSpec(configuration, service, { image: facts.image.name, mounts });
-  const routes = (service.proxy?.targets ?? []).map((target) =>
-    proxyRoute(configuration, service, target)
-  );
+  const routes = (service.proxy?.targets ?? []).map((target) => {
+    const certificate = facts.certificates?.get(target.appPort);
+    const path = certificate && certificatePath(certificate);
+    return proxyRoute(configuration, service, { target, certificate: path });
+  });
   const health = healthLabel(service.healthcheck, service.proxy?.targets[0]?.hosts[0]);
   const ports = service.ports.map((port) => `${port.containerPort}/${port.protocol}`);
-  const { image: _, ...options } = spec;
+  const { image: _, volumes: __, ...options } = spec;
   return {
     project,
     service: service.name,
     version: facts.image.version,
     hosts: service.hosts,
+    scale: service.scale,
+    release: service.releaseCommand,
     spec,
-    fingerprint: {
-      image: shortHash(facts.image.identity),
-      environment: shortHash([project, service.name, [...facts.environment].sort()]),
-      options: shortHash([options, routes, health, ports]),
-    },
+    fingerprint: fingerprintOf({
+      salt: [project, service.name],
+      image: facts.image.identity,
+      environment: facts.environment,
+      options: {
+        ...options,
+        volumes: service.volumes,
+        files: mounts,
+        proxy: routes,
+        health,
+        ports,
+      },
+    }),
     health,
     healthTimeoutMs: service.healthcheck.deployTimeoutMs,
     routes,
     ports,
     stopFirst: service.stopFirst || service.ports.some((port) => port.hostPort !== undefined),
-    drainTimeoutMs: configuration.deploy.drainTimeoutMs,
+    drainTimeoutMs: service.drainTimeoutMs ?? configuration.deploy.drainTimeoutMs,
     retain: service.retain,
     files,
+    folders,
+    certificates: [...facts.certificates?.values() ?? []],
+    secretNames: service.environment.secretNames,
     built: service.build !== undefined,
     pull: service.build === undefined ? "missing" : "always",
   };
@@ -113,6 +121,7 @@ function containerSpec(
     capAdd: service.capAdd,
     labels: service.labels,
     stopGraceSeconds: service.stopGraceSeconds,
+    ...(service.logging === undefined ? {} : { logging: service.logging }),
   };
 }
 
@@ -139,46 +148,6 @@ function healthLabel(
   }
 }
 
-/** Go duration text. Source: Go `time.ParseDuration`. */
-function goDuration(durationMs: number): string {
-  return durationMs % 1000 === 0 ? `${durationMs / 1000}s` : `${durationMs}ms`;
-}
-
-/**
- * The route as kamal-proxy takes it. A check that is not HTTP is ours to make: the health gate ran
- * before, so the proxy is told to believe it (`--force`). Source: kamal-proxy 0.9.2 `deploy --help`.
- */
-function proxyRoute(
-  configuration: Configuration,
-  service: ServiceConfiguration,
-  target: ProxyTarget,
-): ProxyRoute {
-  const { healthcheck } = target;
-  const host = target.hosts.find((name) => !name.startsWith("*"));
-  const flags = [
-    ...target.hosts.map((name) => `--host=${name}`),
-    ...(target.pathPrefix === undefined ? [] : [`--path-prefix=${target.pathPrefix}`]),
-    ...(target.ssl === true && target.pathPrefix === undefined ? ["--tls"] : []),
-    ...(target.responseTimeoutMs === undefined
-      ? []
-      : [`--target-timeout=${goDuration(target.responseTimeoutMs)}`]),
-    ...(healthcheck.kind === "http"
-      ? [
-        `--health-check-path=${healthcheck.path}`,
-        `--health-check-interval=${goDuration(healthcheck.intervalMs)}`,
-        `--health-check-timeout=${goDuration(healthcheck.timeoutMs)}`,
-        ...(host === undefined ? [] : [`--health-check-host=${host}`]),
-      ]
-      : ["--force"]),
-  ];
-  const key = { project: configuration.project, service: service.name };
-  return {
-    name: proxyTargetName(key, target.appPort),
-    app_port: target.appPort,
-    flags: flags.sort(),
-  };
-}
-
 /**
  * Files and directories of a service with the place on the server that names their content, and the
  * mounts that lead there.
@@ -186,8 +155,9 @@ function proxyRoute(
 async function shippedFiles(
   project: string,
   service: ServiceConfiguration,
-): Promise<{ files: ShippedFile[]; mounts: string[] }> {
+): Promise<{ files: ShippedFile[]; folders: ShippedFolder[]; mounts: string[] }> {
   const files: ShippedFile[] = [];
+  const folders: ShippedFolder[] = [];
   const mounts: string[] = [];
   const wanted = [
     ...service.files.map((mounted) => ({ mounted, place: "file" })),
@@ -199,16 +169,22 @@ async function shippedFiles(
     const contents = local.map(({ relative, sha256 }) => ({ relative, sha256 }));
     const hash = shortHash([contents, mounted.mode, mounted.owner]);
     const base = `${SERVER_PATHS.projects}/${project}/files/${service.name}/${hash}`;
+    const mode = mounted.mode === undefined ? undefined : parseInt(mounted.mode, 8);
+    if (place === "tree") {
+      // Who may read a file of a folder may enter the folder.
+      const folderMode = mode === undefined ? 0o755 : mode | ((mode & 0o444) >> 2);
+      folders.push({ remote: `${base}/${place}`, mode: folderMode, owner: mounted.owner });
+    }
     for (const file of local) {
       files.push({
         local: file.path,
         remote: [base, place, file.relative].filter(Boolean).join("/"),
-        mode: mounted.mode === undefined ? 0o644 : parseInt(mounted.mode, 8),
+        mode: mode ?? 0o644,
         owner: mounted.owner,
       });
     }
     const options = mounted.options === undefined ? "" : `:${mounted.options}`;
     mounts.push(`${base}/${place}:${mounted.remote}${options}`);
   }
-  return { files, mounts };
+  return { files, folders, mounts };
 }

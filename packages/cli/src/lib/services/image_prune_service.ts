@@ -1,5 +1,4 @@
 import { ENGINE_TIMEOUT_MS } from "../../constants.ts";
-import type { DeployStep } from "../../types/deployment.ts";
 import type { RemoteHost } from "../../types/remote_host.ts";
 import { mustRun } from "../../utils/remote.ts";
 import { argvListImages, argvRemoveImage, type EngineName } from "../engine/engine_commands.ts";
@@ -46,7 +45,11 @@ export class PruneService {
   }
 
   /** An image that a container still uses is refused by the engine, and stays. */
-  async prune(step: DeployStep & { kind: "pruneImages" }): Promise<void> {
+  async prune(step: {
+    readonly repository: string;
+    readonly keep: string;
+    readonly retain: number;
+  }): Promise<void> {
     const text = await mustRun(this.#host, argvListImages(this.#engine, step.repository), {
       what: "listing images failed",
       timeoutMs: ENGINE_TIMEOUT_MS,

@@ -23,12 +23,6 @@ import {
 /** kamal-proxy answers its own CLI within this after its container started, milliseconds. */
 const PROXY_START_MS = 15_000;
 
-/** Prints the proxy's state file: the only listing made for machines. Needs `$engine`. */
-const READ_STATE_SCRIPT =
-  `volume=$("$engine" volume inspect --format '{{.Mountpoint}}' ${PROXY_VOLUME}) &&
-cat "$volume/kamal-proxy.state"
-`;
-
 /** kamal-proxy on one server: installs it, points routes, and never believes but its own listing. */
 export class ProxyService {
   readonly #host: RemoteHost;
@@ -98,35 +92,6 @@ export class ProxyService {
     });
   }
 
-  /**
-   * Points a route at its targets and verifies it in the proxy's own listing.
-   *
-   * @throws {RemoteCommandError} when the proxy refuses; {JijiError} when it says it did but its
-   * listing says otherwise. The former targets serve on in both cases.
-   */
-  async route(step: DeployStep & { kind: "routeProxy" }): Promise<void> {
-    const deployTimeoutMs = 30_000;
-    const argv = argvDeployRoute(this.#engine, step.route, { ...step, deployTimeoutMs });
-    const timeoutMs = deployTimeoutMs + step.drainTimeoutMs + ENGINE_TIMEOUT_MS;
-    // Switch and listing in one round trip.
-    const result = await this.#host.run(["sh", "-s", "--", this.#engine, ...argv], {
-      timeoutMs,
-      stdin: `engine=$1; shift\n"$@" >&2 || exit\n${READ_STATE_SCRIPT}`,
-      signal: this.#signal,
-    });
-    if (!isOk(result)) {
-      throw commandError(this.#host, argv, { what: `switching ${step.route.name} failed`, result });
-    }
-    const listed = parseProxyState(result.stdout)?.get(step.route.name) ?? [];
-    const same = listed.length === step.targets.length &&
-      step.targets.every((target) => listed.includes(target));
-    if (same) return;
-    throw new JijiError(
-      `kamal-proxy on ${this.#host.name} lists ${listed.join(", ") || "nothing"} for ` +
-        `${step.route.name}, not ${step.targets.join(", ")}`,
-    );
-  }
-
   /** Lets a route's requests in flight end and answers new ones with 503; a missing route is fine. */
   async drainRoute(name: string, drainTimeoutMs: number): Promise<void> {
     const argv = argvStopRoute(this.#engine, name, { drainTimeoutMs });
@@ -144,6 +109,25 @@ export class ProxyService {
     if (isOk(result) || isWithoutRoute(result.stderr)) return;
     throw commandError(this.#host, argv, { what: `removing the route ${name} failed`, result });
   }
+}
+
+/**
+ * What is wrong after a switch: the proxy's own listing counts, not what its command said. The
+ * former targets serve on when it lists them.
+ */
+export function verifyRoute(
+  host: RemoteHost,
+  step: DeployStep & { kind: "routeProxy" },
+  stateText: string,
+): JijiError | undefined {
+  const listed = parseProxyState(stateText)?.get(step.route.name) ?? [];
+  const same = listed.length === step.targets.length &&
+    step.targets.every((target) => listed.includes(target));
+  if (same) return undefined;
+  return new JijiError(
+    `kamal-proxy on ${host.name} lists ${listed.join(", ") || "nothing"} for ` +
+      `${step.route.name}, not ${step.targets.join(", ")}`,
+  );
 }
 
 /** Words of kamal-proxy and of the engines when a route, or the whole proxy, is not there. */

@@ -32,31 +32,24 @@ const RecordShape = v.looseObject({
   environment: v.record(v.string(), v.string()),
 });
 
-/** Arguments: folder, file name, how many to keep; the record on stdin after the script's marker. */
-const WRITE_SCRIPT = `set -eu
-umask 077
-mkdir -p "$1"
-cat >"$1/$2.new" <<'JIJI_RELEASE'
-RECORD
-JIJI_RELEASE
-mv "$1/$2.new" "$1/$2"
-ls -1 "$1" | sort -r | tail -n +$(($3 + 1)) | while read -r old; do rm -f "$1/$old"; done
-`;
-
 function folderOf(project: string, service: string): string {
   return `${SERVER_PATHS.projects}/${project}/releases/${service}`;
 }
 
-/** Keeps a release on a server; older ones than the service retains go. */
-export async function writeRelease(host: RemoteHost, record: ReleaseRecord): Promise<void> {
-  const { project, service, retain } = record.service;
-  // Names sort by time; 15 digits last until the year 33658.
-  const name = `${String(record.atMs).padStart(15, "0")}.json`;
-  await mustRunScript(host, WRITE_SCRIPT.replace("RECORD", () => JSON.stringify(record)), {
-    args: [folderOf(project, service), name, String(Math.max(retain, 2))],
-    what: "keeping the release failed",
-    timeoutMs: OBSERVE_TIMEOUT_MS,
-  });
+/** Name of a release's file: names sort by time; 15 digits last until the year 33658. */
+export function releaseFile(atMs: number): string {
+  return `${String(atMs).padStart(15, "0")}.json`;
+}
+
+/** Folder, file and how many files to keep there: at least the running release and one before. */
+export function releaseArguments(service: DesiredService, file: string): [string, string, string] {
+  const { project, service: name, retain } = service;
+  return [folderOf(project, name), file, String(Math.max(retain, 2))];
+}
+
+/** A record as its file holds it: one line. */
+export function renderRelease(record: ReleaseRecord): string {
+  return JSON.stringify(record);
 }
 
 /** Releases that a server keeps of a service, newest first; files that do not parse are left out. */
@@ -79,11 +72,22 @@ export function parseReleases(text: string): ReleaseRecord[] {
     if (!line.trim()) return [];
     try {
       const raw: unknown = JSON.parse(line);
-      return v.safeParse(RecordShape, raw).success ? [raw as ReleaseRecord] : [];
+      return v.safeParse(RecordShape, raw).success ? [completed(raw as ReleaseRecord)] : [];
     } catch {
       return [];
     }
   });
+}
+
+/** A record that an older jiji wrote lacks what was added since. */
+function completed(record: ReleaseRecord): ReleaseRecord {
+  const { service } = record;
+  const { fingerprint } = service;
+  const parts = fingerprint.parts ?? { environment: {}, options: {} };
+  return {
+    ...record,
+    service: { ...service, scale: service.scale ?? 1, fingerprint: { ...fingerprint, parts } },
+  };
 }
 
 /**
