@@ -70,7 +70,7 @@ export async function writeContenders(
   await Deno.writeTextFile(`${folder}/token`, "none\n");
   await Deno.writeTextFile(
     `${folder}/${SNAPSHOT_FILE}`,
-    renderSnapshot({ servers: [], containers }),
+    [...renderSnapshot({ servers: [], containers })].join(""),
   );
   await Deno.writeTextFile(
     `${folder}/Corefile`,

@@ -13,6 +13,7 @@ import { parseQuery, TYPE } from "../src/dns_protocol.ts";
 import { DnsServer } from "../src/dns_server.ts";
 import { Forwarder } from "../src/forwarder.ts";
 import { parseResolvConf } from "../src/resolv_conf.ts";
+import { differenceOf, ReaderProbe } from "./thread.ts";
 
 /** What a run of fuzzing saw. */
 export interface FuzzReport {
@@ -20,6 +21,8 @@ export interface FuzzReport {
   readonly answered: number;
   readonly dropped: number;
   readonly forwarded: number;
+  /** Packets that a UDP thread answers by itself, with the same octets. */
+  readonly byThread: number;
   /** Answers by response code. */
   readonly rcodes: Readonly<Record<string, number>>;
   /** Growth of the heap in use from a third of the run to its end, megabytes. */
@@ -47,6 +50,8 @@ const TYPES = [1, 2, 5, 6, 12, 15, 16, 28, 33, 41, 64, 65, 250, 251, 252, 255, 6
 /** Octets that mean something in DNS packets: label lengths, pointers, ends. */
 const EVIL_OCTETS = [0, 1, 12, 41, 63, 64, 0x80, 0xbf, 0xc0, 0xff];
 
+const ZONE = { domain: "jiji", clusterCidr: "10.210.0.0/16", serverId: "s1" };
+
 /** A server with three containers of one service, one of them unfit. */
 export function fuzzServer(
   o: { readonly signal?: AbortSignal; readonly batches?: boolean } = {},
@@ -69,7 +74,7 @@ export function fuzzServer(
   cache.replaceServers([], 0);
   cache.replaceContainers(rows, 0);
   const server = new DnsServer({
-    zone: { domain: "jiji", clusterCidr: "10.210.0.0/16", serverId: "s1" },
+    zone: ZONE,
     cache,
     forwarder: new Forwarder({
       resolvers: () => Promise.resolve([]),
@@ -213,9 +218,10 @@ export async function fuzz(
   o: { readonly seed: number; readonly milliseconds: number },
 ): Promise<FuzzReport> {
   const { server, cache } = fuzzServer();
+  const probe = new ReaderProbe({ cache, zone: ZONE });
   const maker = new PacketMaker(seededRandom(o.seed));
   const rcodes: Record<string, number> = {};
-  const counts = { packets: 0, answered: 0, dropped: 0, forwarded: 0 };
+  const counts = { packets: 0, answered: 0, dropped: 0, forwarded: 0, byThread: 0 };
   const startMs = performance.now();
   let heapAtThird: number | undefined;
   for (let nowMs = startMs; nowMs - startMs < o.milliseconds; nowMs = performance.now()) {
@@ -223,10 +229,12 @@ export async function fuzz(
       const packet = maker.next();
       counts.packets += 1;
       try {
-        const answer = server.respond(packet, { transport: "udp" });
+        const answer = server.respond(packet, "udp");
         if (answer instanceof Promise) counts.forwarded += 1;
         const bytes = answer instanceof Promise ? await answer : answer;
-        const problem = judgeAnswer(packet, bytes);
+        const thread = probe.answer(packet);
+        if (thread) counts.byThread += 1;
+        const problem = judgeAnswer(packet, bytes) ?? (thread && differenceOf(thread, bytes));
         if (problem !== undefined) throw new Error(problem);
         if (bytes === undefined) counts.dropped += 1;
         else counts.answered += 1;

@@ -66,16 +66,6 @@ export function decide(
   return answer(answerService(query, { ...context, label: place.label }));
 }
 
-/**
- * The key of {@link DnsCache.onChange} on which the answer to this name depends: a label below the
- * domain, or an address.
- */
-export function dependencyOf(name: string, zone: Zone): string {
-  const place = placeOf(name, zone);
-  if (place.kind === "service") return parseServiceLabel(place.label).label;
-  return place.kind === "reverse" ? place.ip ?? "" : "";
-}
-
 function answerService(
   query: DnsQuery,
   context: {
@@ -238,6 +228,11 @@ function positive(answers: readonly DnsRecord[]): DnsAnswer {
  */
 function negative(rcode: number, soa: DnsRecord): DnsAnswer {
   return { ...plainAnswer(rcode), authoritative: true, authority: [soa] };
+}
+
+/** The answer to a name below the domain that nothing has. */
+export function noSuchName(zone: Pick<Zone, "domain">): DnsAnswer {
+  return negative(RCODE.NXDOMAIN, soaRecord(zone.domain));
 }
 
 function soaRecord(domain: string): DnsRecord {

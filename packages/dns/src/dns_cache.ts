@@ -2,8 +2,10 @@
  * What jiji-dns knows of the cluster, and what a name means at this moment. Pure state: rows and
  * the set of silent servers go in, containers to answer with come out.
  */
-import { newestPerInstance, serviceLabel } from "@jiji/core/cluster";
+import { dnsLabels, newestPerInstance, serviceLabel } from "@jiji/core/cluster";
 import type { ContainerRow, ServerRow } from "@jiji/core/corrosion";
+import { RowIndex } from "./row_index.ts";
+import { TextPool } from "./text_pool.ts";
 
 /** What a name under the service domain leads to. */
 export type NameLookup =
@@ -20,7 +22,7 @@ export interface Explained {
   readonly why: string;
 }
 
-const NO_ROWS: ReadonlySet<string> = new Set();
+const NO_SERVERS: ReadonlySet<string> = new Set();
 
 /**
  * A container that is missing when all rows are read anew is answered this much longer: the servers'
@@ -35,42 +37,45 @@ export const HELD_MAX_MS = 600_000;
 /** Rows of the cluster, indexed by name and by address. */
 export class DnsCache {
   readonly #containers = new Map<string, ContainerRow>();
-  readonly #idsByLabel = new Map<string, string | Set<string>>();
-  readonly #idsByProject = new Map<string, string | Set<string>>();
-  readonly #idsByIp = new Map<string, string | Set<string>>();
+  readonly #byKey = new RowIndex<ContainerRow>();
+  readonly #byIp = new RowIndex<ContainerRow>();
+  /** How many containers each project has. */
+  readonly #projects = new Map<string, number>();
+  readonly #texts = new TextPool();
   readonly #tombstoned = new Set<string>();
   /** Since when each server's row has been there, ms. */
   readonly #knownSince = new Map<string, number>();
   /** Containers without a row that are still answered, and since when, ms. */
   readonly #held = new Map<string, number>();
-  #silent: ReadonlySet<string> = NO_ROWS;
+  #silent: ReadonlySet<string> = NO_SERVERS;
   #filled = { servers: false, containers: false };
-  readonly #memo = new Map<string, readonly ContainerRow[]>();
   /**
-   * Called at once when answers may have changed: those of these labels, projects and addresses, or
-   * all without any. What was made of older answers is void.
+   * Called at once with the keys (see {@link keyOf}, and names of projects) whose answers may have
+   * changed, and with none when the first fill is complete.
    */
-  onChange: (keys?: readonly string[]) => void = () => undefined;
+  onChange: (keys: ReadonlySet<string>) => void = () => undefined;
 
   /**
    * All container rows. Those missing here are held until {@link sweep} is sure that they are gone:
    * a Corrosion that lost its database shows few rows at first.
    */
   replaceContainers(rows: Iterable<ContainerRow>, nowMs: number): void {
-    const missing = new Map(this.#containers);
+    const missing = new Set(this.#containers.keys());
+    const changed = new Set<string>();
     for (const row of rows) {
       missing.delete(row.id);
-      this.putContainer(row);
+      this.#put(row, changed);
     }
-    for (const id of missing.keys()) if (!this.#held.has(id)) this.#held.set(id, nowMs);
+    for (const id of missing) if (!this.#held.has(id)) this.#held.set(id, nowMs);
     this.#filled.containers = true;
-    this.onChange();
+    this.onChange(changed);
   }
 
   /** A container is new or has changed. */
   putContainer(row: ContainerRow): void {
-    this.removeContainer(row.id);
-    this.#add(row);
+    const changed = new Set<string>();
+    this.#put(row, changed);
+    if (changed.size > 0) this.onChange(changed);
   }
 
   /**
@@ -92,24 +97,15 @@ export class DnsCache {
 
   /** A container is gone. */
   removeContainer(id: string): void {
-    this.#held.delete(id);
-    const row = this.#containers.get(id);
-    if (!row) return;
-    this.#containers.delete(id);
-    const labels = labelsOf(row);
-    for (const label of labels) {
-      this.#memo.delete(label);
-      dropFrom(this.#idsByLabel, label, id);
-    }
-    const project = row.project.toLowerCase();
-    dropFrom(this.#idsByProject, project, id);
-    dropFrom(this.#idsByIp, row.ip, id);
-    this.onChange([...labels, project, row.ip]);
+    const changed = new Set<string>();
+    this.#remove(id, changed);
+    if (changed.size > 0) this.onChange(changed);
   }
 
   /** All server rows, tombstones included. */
   replaceServers(rows: Iterable<ServerRow>, nowMs: number): void {
     const missing = new Set(this.#knownSince.keys());
+    const before = new Set(this.#tombstoned);
     this.#tombstoned.clear();
     for (const row of rows) {
       missing.delete(row.id);
@@ -118,7 +114,7 @@ export class DnsCache {
     }
     for (const id of missing) this.#knownSince.delete(id);
     this.#filled.servers = true;
-    this.#forget();
+    this.onChange(this.#keysOfServers(before.symmetricDifference(this.#tombstoned)));
   }
 
   /** A server is new or has changed. Heartbeats change nothing here. */
@@ -128,22 +124,21 @@ export class DnsCache {
     if (gone === this.#tombstoned.has(row.id)) return;
     if (gone) this.#tombstoned.add(row.id);
     else this.#tombstoned.delete(row.id);
-    this.#forget();
+    this.onChange(this.#keysOfServers(new Set([row.id])));
   }
 
   /** A server's row was deleted: nothing is known against its containers any more. */
   removeServer(id: string): void {
     this.#knownSince.delete(id);
-    if (this.#tombstoned.delete(id)) this.#forget();
+    if (this.#tombstoned.delete(id)) this.onChange(this.#keysOfServers(new Set([id])));
   }
 
   /** Servers that do not answer this server's probes. */
   setSilent(silent: ReadonlySet<string>): void {
-    if (silent.size === this.#silent.size && [...silent].every((id) => this.#silent.has(id))) {
-      return;
-    }
+    const changed = silent.symmetricDifference(this.#silent);
+    if (changed.size === 0) return;
     this.#silent = silent;
-    this.#forget();
+    this.onChange(this.#keysOfServers(changed));
   }
 
   /** Whether both tables (or a snapshot of them) have been read. */
@@ -163,23 +158,25 @@ export class DnsCache {
    */
   lookup(label: string, options: { readonly nearest?: string } = {}): NameLookup {
     if (!this.isFilled) return { kind: "unfilled" };
-    const ids = idsIn(this.#idsByLabel, label);
-    if (!ids) return { kind: "unknown" };
-    let containers = this.#memo.get(label);
-    if (!containers) {
-      containers = this.#fitToServe(ids);
-      this.#memo.set(label, containers);
-    }
+    const rows = this.#named(label);
+    if (rows.length === 0) return { kind: "unknown" };
+    const containers = this.#fitToServe(rows);
     if (options.nearest === undefined) return { kind: "known", containers };
     const near = containers.filter((row) => row.serverId === options.nearest);
     return { kind: "known", containers: near.length > 0 ? near : containers };
   }
 
+  /** The project of all containers with this key; undefined when they are of several or none. */
+  projectOf(key: string): string | undefined {
+    const rows = this.#byKey.get(key);
+    const project = rows[0]?.project;
+    return rows.every((row) => row.project === project) ? project : undefined;
+  }
+
   /** Every container under a label, with the reason why it is or is not answered. */
   explain(label: string): Explained[] {
-    const ids = idsIn(this.#idsByLabel, label) ?? NO_ROWS;
-    const rows = [...ids].sort().flatMap((id) => this.#containers.get(id) ?? []);
-    const answered = new Set(this.#fitToServe(ids));
+    const rows = this.#named(label).toSorted(byId);
+    const answered = new Set(this.#fitToServe(rows));
     const fit = rows.filter((row) => row.health === "healthy" || row.health === "degraded");
     return rows.map((row) => ({
       row,
@@ -211,49 +208,84 @@ export class DnsCache {
 
   /** Labels of all services, sorted, without those of instances. */
   serviceLabels(): string[] {
-    const labels = [...this.#containers.values()].map((row) => serviceLabel(row).toLowerCase());
-    return [...new Set(labels)].sort();
+    return [...new Set([...this.#containers.values()].map(serviceLabel))].sort();
+  }
+
+  /** Keys of all names that have containers, and of all projects. */
+  keys(): ReadonlySet<string> {
+    return new Set([...this.#byKey.keys(), ...this.#projects.keys()]);
   }
 
   /** Whether any container belongs to this project. */
   hasProject(project: string): boolean {
-    return this.#idsByProject.has(project);
+    return this.#projects.has(project);
   }
 
   /** The newest container that answers at this address, whatever its health. */
   lookupAddress(ip: string): ContainerRow | undefined {
-    const rows = this.#rows(idsIn(this.#idsByIp, ip) ?? NO_ROWS);
+    const rows = this.#ofMembers(this.#byIp.get(ip));
     return rows.sort((a, b) => b.startedAtMs - a.startedAtMs || (a.id < b.id ? -1 : 1))[0];
   }
 
-  #add(row: ContainerRow): void {
-    this.#containers.set(row.id, row);
-    const labels = labelsOf(row);
-    for (const label of labels) {
-      this.#memo.delete(label);
-      addTo(this.#idsByLabel, label, row.id);
+  #put(row: ContainerRow, changed: Set<string>): void {
+    const old = this.#containers.get(row.id);
+    if (old && isSame(old, row)) {
+      // What was held has its row again; its answers stay as they are.
+      this.#held.delete(row.id);
+      return;
     }
-    const project = row.project.toLowerCase();
-    addTo(this.#idsByProject, project, row.id);
-    addTo(this.#idsByIp, row.ip, row.id);
-    this.onChange([...labels, project, row.ip]);
+    this.#remove(row.id, changed);
+    const kept = this.#texts.share(row);
+    this.#containers.set(kept.id, kept);
+    for (const key of keysOf(kept)) {
+      this.#byKey.add(key, kept);
+      changed.add(key);
+    }
+    this.#byIp.add(kept.ip, kept);
+    this.#projects.set(kept.project, (this.#projects.get(kept.project) ?? 0) + 1);
+    changed.add(kept.project);
   }
 
-  #forget(): void {
-    this.#memo.clear();
-    this.onChange();
+  #remove(id: string, changed: Set<string>): void {
+    this.#held.delete(id);
+    const row = this.#containers.get(id);
+    if (!row) return;
+    this.#containers.delete(id);
+    for (const key of keysOf(row)) {
+      this.#byKey.drop(key, row);
+      changed.add(key);
+    }
+    this.#byIp.drop(row.ip, row);
+    const left = (this.#projects.get(row.project) ?? 1) - 1;
+    if (left > 0) this.#projects.set(row.project, left);
+    else this.#projects.delete(row.project);
+    changed.add(row.project);
   }
 
-  #rows(ids: ReadonlySet<string>): ContainerRow[] {
-    return [...ids].sort().flatMap((id) => {
-      const row = this.#containers.get(id);
-      return row && !this.#tombstoned.has(row.serverId) ? [row] : [];
-    });
+  #keysOfServers(servers: ReadonlySet<string>): ReadonlySet<string> {
+    const keys = new Set<string>();
+    if (servers.size === 0) return keys;
+    for (const row of this.#containers.values()) {
+      if (servers.has(row.serverId)) { for (const key of keysOf(row)) keys.add(key); }
+    }
+    return keys;
   }
 
-  #fitToServe(ids: ReadonlySet<string>): readonly ContainerRow[] {
-    const rows = this.#rows(ids);
-    const answering = rows.filter((row) => !this.#silent.has(row.serverId));
+  #named(label: string): readonly ContainerRow[] {
+    const { key, project } = keyOf(label);
+    const rows = this.#byKey.get(key);
+    return project === undefined ? rows : rows.filter((row) => row.project === project);
+  }
+
+  #ofMembers(rows: readonly ContainerRow[]): ContainerRow[] {
+    return rows.filter((row) => !this.#tombstoned.has(row.serverId)).sort(byId);
+  }
+
+  #fitToServe(named: readonly ContainerRow[]): readonly ContainerRow[] {
+    const rows = this.#ofMembers(named);
+    const answering = this.#silent.size === 0
+      ? rows
+      : rows.filter((row) => !this.#silent.has(row.serverId));
     for (const candidates of [answering, rows]) {
       for (const health of ["healthy", "degraded"] as const) {
         const fit = newestPerInstance(candidates.filter((row) => row.health === health));
@@ -264,32 +296,31 @@ export class DnsCache {
   }
 }
 
-/** Labels under which a container is found: those of its service and of its instance, twice. */
-function labelsOf(row: ContainerRow): string[] {
-  const inside = `${row.service}.${row.project}`.toLowerCase();
-  const labels = [serviceLabel(row).toLowerCase(), inside];
-  if (row.instance === "") return labels;
-  const instance = `${row.service}-${row.instance}.${row.project}`.toLowerCase();
-  return [...labels, `${labels[0]}-${row.instance.toLowerCase()}`, instance];
+/**
+ * The key of a label: `{service}.{project}` is kept as `{project}-{service}`, since each container
+ * has both names; only those of `project` are meant then.
+ */
+export function keyOf(label: string): { readonly key: string; readonly project?: string } {
+  const dot = label.indexOf(".");
+  if (dot < 0) return { key: label };
+  const project = label.slice(dot + 1);
+  // No key has a dot, so a second dot leads nowhere.
+  return { key: `${project}-${label.slice(0, dot)}`, project };
 }
 
-/** Ids by key; a single one stands for itself, since most keys have no other. */
-type IdIndex = Map<string, string | Set<string>>;
-
-function idsIn(index: IdIndex, key: string): ReadonlySet<string> | undefined {
-  const ids = index.get(key);
-  return typeof ids === "string" ? new Set([ids]) : ids;
+/** Keys under which a container is found: that of its service, and of its instance. */
+function keysOf(row: ContainerRow): readonly string[] {
+  return dnsLabels(row, row.instance);
 }
 
-function addTo(index: IdIndex, key: string, id: string): void {
-  const ids = index.get(key);
-  if (ids === undefined || ids === id) index.set(key, id);
-  else if (typeof ids === "string") index.set(key, new Set([ids, id]));
-  else ids.add(id);
+function byId(a: ContainerRow, b: ContainerRow): number {
+  return a.id < b.id ? -1 : a.id > b.id ? 1 : 0;
 }
 
-function dropFrom(index: IdIndex, key: string, id: string): void {
-  const ids = index.get(key);
-  if (ids === id) index.delete(key);
-  else if (ids instanceof Set && ids.delete(id) && ids.size === 0) index.delete(key);
+function isSame(a: ContainerRow, b: ContainerRow): boolean {
+  return a.startedAtMs === b.startedAtMs && a.health === b.health && a.ip === b.ip &&
+    a.version === b.version && a.project === b.project && a.service === b.service &&
+    a.serverId === b.serverId && a.instance === b.instance && a.name === b.name &&
+    a.unhealthySinceMs === b.unhealthySinceMs && a.ports.length === b.ports.length &&
+    a.ports.every((port, index) => port === b.ports[index]);
 }

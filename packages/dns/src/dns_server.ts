@@ -1,24 +1,16 @@
 /** The sockets of jiji-dns: UDP and TCP on each address, with bounds on everything. */
 import { type Cidr, cidrHas, parseIpv4 } from "@jiji/core/net";
 import { type Clock, type Logger, messageOf } from "@jiji/core/runtime";
-import { decide, dependencyOf, type Rotation, type Zone } from "./answer.ts";
-import { encodeQuery, encodeReject, encodeResponse, udpLimit } from "./dns_encode.ts";
+import { decide, noSuchName, type Rotation, type Zone } from "./answer.ts";
+import { encodeReject, encodeResponse, udpLimit } from "./dns_encode.ts";
 import type { DnsCache } from "./dns_cache.ts";
 import { Metrics, type QueryResult, type ThreadCounts } from "./metrics.ts";
-import {
-  type DnsAnswer,
-  type DnsQuery,
-  parseQuery,
-  plainAnswer,
-  RCODE,
-  TYPE,
-} from "./dns_protocol.ts";
+import { type DnsQuery, parseQuery, plainAnswer, RCODE } from "./dns_protocol.ts";
 import type { Forwarder } from "./forwarder.ts";
 import { readTcpMessage, writeTcpMessage } from "./tcp_framing.ts";
 import { BatchedUdp, NoBatches } from "./udp/batched_udp.ts";
-import { COUNTER, PreparedAnswers, VARIANTS_MAX } from "./udp/prepared_answers.ts";
-import { Warmer } from "./udp/warmer.ts";
 import type { SocketStore } from "./udp/socket_store.ts";
+import { ZoneTable } from "./udp/zone_table.ts";
 import type { ServerAddress } from "./upstream.ts";
 
 /** TCP clients at once; further ones wait in the kernel's queue. */
@@ -53,23 +45,19 @@ const EVERYONE: readonly Cidr[] = [{ base: 0, prefix: 0 }];
 export class DnsServer {
   readonly #options: DnsServerOptions;
   readonly #rotation: Rotation = roundRobin();
-  /** What each UDP thread has been given to answer with. */
-  readonly #prepared = new Set<PreparedAnswers>();
-  readonly #warmer = new Warmer();
+  /** What UDP threads answer with, and the threads themselves. */
+  readonly #table: ZoneTable | undefined;
+  readonly #threads = new Set<BatchedUdp>();
   /** What was answered. */
   readonly metrics = new Metrics();
   #tcpClients = 0;
 
   constructor(options: DnsServerOptions) {
     this.#options = options;
-    options.cache.onChange = (keys) => {
-      for (const prepared of this.#prepared) prepared.invalidate(keys);
-      if (this.#prepared.size === 0) return;
-      // The first key is the service's label; without keys everything is void.
-      for (const label of keys?.slice(0, 1) ?? options.cache.serviceLabels()) {
-        this.#warmer.add(label);
-      }
-    };
+    if (!options.batches) return;
+    const table = new ZoneTable(options);
+    this.#table = table;
+    options.cache.onChange = (keys) => table.update(keys);
   }
 
   /**
@@ -95,7 +83,7 @@ export class DnsServer {
 
   async #serve(address: ServerAddress): Promise<void> {
     await using stack = new AsyncDisposableStack();
-    const { clock, logger, signal } = this.#options;
+    const { logger, signal } = this.#options;
     const tcp = stack.adopt(Deno.listen({ transport: "tcp", ...address }), closeQuietly);
     const batched = this.#openBatches(address);
     if (batched) stack.defer(() => batched.stop());
@@ -110,9 +98,6 @@ export class DnsServer {
     };
     signal.addEventListener("abort", close, { once: true });
     const serving = [udp instanceof BatchedUdp ? udp.done : this.#serveUdp(udp)];
-    const warming = new AbortController();
-    stack.defer(() => warming.abort());
-    if (batched) this.#warmer.run((label) => this.#warm(label), { clock, signal: warming.signal });
     try {
       await Promise.race([...serving, this.#serveTcp(tcp), aborted.promise]);
     } finally {
@@ -122,20 +107,16 @@ export class DnsServer {
 
   /** The fast path, where it can be had. */
   #openBatches(address: ServerAddress): BatchedUdp | undefined {
-    if (!this.#options.batches) return undefined;
-    const prepared = new PreparedAnswers();
+    if (!this.#table) return undefined;
     try {
       const batched = new BatchedUdp({
         address,
         clients: this.#options.clients ?? EVERYONE,
-        prepared,
+        reader: this.#table.readerInit(noSuchName(this.#options.zone)),
         ...(this.#options.store ? { store: this.#options.store } : {}),
-        respond: (packet) => this.respond(packet, { transport: "udp", prepared }),
+        respond: (packet) => this.respond(packet, "udp"),
       });
-      this.#prepared.add(prepared);
-      for (const label of this.#options.cache.serviceLabels()) this.#warmer.add(label);
-      const forget = () => this.#prepared.delete(prepared);
-      batched.done.then(forget, forget);
+      this.#threads.add(batched);
       return batched;
     } catch (error) {
       if (!(error instanceof NoBatches)) throw error;
@@ -144,26 +125,18 @@ export class DnsServer {
     }
   }
 
-  /** Makes the answer to the plainest question for a service: its addresses, without EDNS. */
-  #warm(label: string): void {
-    if (this.#options.cache.lookup(label).kind !== "known") return;
-    const name = `${label}.${this.#options.zone.domain}`;
-    const question = encodeQuery(0, { name, type: TYPE.A, edns: false });
-    for (const prepared of this.#prepared) {
-      this.#answer(question, { transport: "udp", prepared });
-    }
-  }
-
   /** What the UDP threads counted. */
   get threadCounts(): ThreadCounts {
-    const counts = { prepared: 0, overloaded: 0, foreign: 0, malformed: 0 };
-    for (const { shared } of this.#prepared) {
-      const counters = new Float64Array(shared.counters);
-      for (const name of ["prepared", "overloaded", "foreign", "malformed"] as const) {
-        counts[name] += counters[COUNTER[name]] ?? 0;
-      }
-    }
-    return counts;
+    const sum = (counter: keyof ThreadCounts) =>
+      [...this.#threads].reduce((total, thread) => total + thread.counted(counter), 0);
+    return {
+      answered: sum("answered"),
+      nxdomain: sum("nxdomain"),
+      overloaded: sum("overloaded"),
+      foreign: sum("foreign"),
+      malformed: sum("malformed"),
+      batches: sum("batches"),
+    };
   }
 
   /** Whether this client is answered at all. */
@@ -186,7 +159,7 @@ export class DnsServer {
         throw error;
       }
       if (!this.isClient(from)) continue;
-      const answer = this.respond(packet, { transport: "udp" });
+      const answer = this.respond(packet, "udp");
       if (answer instanceof Promise) {
         answer.then((bytes) => sendQuietly(socket, { bytes, to: from }));
       } else {
@@ -231,7 +204,7 @@ export class DnsServer {
         rearm();
         const packet = await readTcpMessage(connection);
         if (!packet) break;
-        const task = Promise.resolve(this.respond(packet, { transport: "tcp" })).then((bytes) => {
+        const task = Promise.resolve(this.respond(packet, "tcp")).then((bytes) => {
           if (bytes) writes = writes.then(() => writeTcpMessage(connection, bytes));
           return writes;
         }).catch(stop).finally(() => running.delete(task));
@@ -248,11 +221,11 @@ export class DnsServer {
   /** The bytes to send back; a promise only where another resolver must be asked. */
   respond(
     packet: Uint8Array,
-    o: { readonly transport: "udp" | "tcp"; readonly prepared?: PreparedAnswers },
+    transport: "udp" | "tcp",
   ): Uint8Array<ArrayBuffer> | undefined | Promise<Uint8Array<ArrayBuffer>> {
     const { clock } = this.#options;
     const startMs = clock.monotonicMs();
-    const answer = this.#answer(packet, o);
+    const answer = this.#answer(packet, transport);
     const count = (bytes: Uint8Array | undefined, isForwarded: boolean) =>
       this.metrics.count(resultOf(bytes, isForwarded), clock.monotonicMs() - startMs);
     if (answer instanceof Promise) answer.then((bytes) => count(bytes, true));
@@ -262,22 +235,16 @@ export class DnsServer {
 
   #answer(
     packet: Uint8Array,
-    o: { readonly transport: "udp" | "tcp"; readonly prepared?: PreparedAnswers },
+    transport: "udp" | "tcp",
   ): Uint8Array<ArrayBuffer> | undefined | Promise<Uint8Array<ArrayBuffer>> {
     const query = parseQuery(packet);
     if (query.kind === "drop") return undefined;
     if (query.kind === "reject") return encodeReject(query);
-    const bytesMax = o.transport === "udp" ? udpLimit(query) : TCP_BYTES_MAX;
+    const bytesMax = transport === "udp" ? udpLimit(query) : TCP_BYTES_MAX;
     const verdict = decide(query, { ...this.#options, rotation: this.#rotation });
-    if (verdict.kind === "forward") return this.#forward(query, bytesMax);
-    const isKept = o.prepared !== undefined && verdict.answer.authoritative &&
-      verdict.answer.rcode === RCODE.NOERROR && !query.edns?.optionBytes;
-    if (!isKept) return encodeResponse(query, verdict.answer, { bytesMax });
-    const variants = rotations(verdict.answer).map((answer) =>
-      encodeResponse(query, answer, { bytesMax })
-    );
-    o.prepared.put(packet, variants, dependencyOf(query.name, this.#options.zone));
-    return variants[0];
+    return verdict.kind === "forward"
+      ? this.#forward(query, bytesMax)
+      : encodeResponse(query, verdict.answer, { bytesMax });
   }
 
   async #forward(query: DnsQuery, bytesMax: number): Promise<Uint8Array<ArrayBuffer>> {
@@ -297,16 +264,6 @@ function truncate(query: DnsQuery, answer: Uint8Array): Uint8Array<ArrayBuffer> 
   const short = encodeResponse(query, plainAnswer(rcode), { bytesMax: TCP_BYTES_MAX });
   short[2] = (short[2] ?? 0) | 0x02;
   return short;
-}
-
-/** The answers that follow each other in rotation. */
-function rotations(answer: DnsAnswer): DnsAnswer[] {
-  const { answers } = answer;
-  const count = Math.max(1, Math.min(answers.length, VARIANTS_MAX));
-  return Array.from({ length: count }, (_, turn) => ({
-    ...answer,
-    answers: [...answers.slice(turn), ...answers.slice(0, turn)],
-  }));
 }
 
 /** What an answer's bytes say of the query's end. */

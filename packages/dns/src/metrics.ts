@@ -37,12 +37,15 @@ export interface Gauges {
   readonly version: string;
 }
 
-/** Counts of the threads that answer from prepared answers. */
+/** Counts of the threads that answer out of the table. */
 export interface ThreadCounts {
-  readonly prepared: number;
+  readonly answered: number;
+  readonly nxdomain: number;
   readonly overloaded: number;
   readonly foreign: number;
   readonly malformed: number;
+  /** Batches of queries taken with one system call. */
+  readonly batches: number;
 }
 
 /** Counters since the start. */
@@ -75,7 +78,8 @@ export class Metrics {
     const of = (result: QueryResult) => this.#results.get(result) ?? 0;
     const totals = new Map<string, number>([
       ...results,
-      ["answered", of("answered") + threads.prepared],
+      ["answered", of("answered") + threads.answered],
+      ["nxdomain", of("nxdomain") + threads.nxdomain],
       ["malformed", of("malformed") + threads.malformed],
       ["dropped", of("dropped") + threads.overloaded + threads.foreign],
     ]);
@@ -84,8 +88,14 @@ export class Metrics {
       ...[...totals].sort().map(([result, value]) =>
         `jiji_dns_queries_total{result="${result}"} ${value}`
       ),
-      ...series("jiji_dns_prepared_total", "counter", "Answers that were made beforehand."),
-      `jiji_dns_prepared_total ${threads.prepared}`,
+      ...series(
+        "jiji_dns_table_answers_total",
+        "counter",
+        "Answers that threads gave by themselves.",
+      ),
+      `jiji_dns_table_answers_total ${threads.answered + threads.nxdomain}`,
+      ...series("jiji_dns_batches_total", "counter", "Batches of packets that threads received."),
+      `jiji_dns_batches_total ${threads.batches}`,
       ...this.#latency(),
       ...series("jiji_dns_forward_cache_total", "counter", "Forwarded queries by cache use."),
       `jiji_dns_forward_cache_total{use="hit"} ${this.#cacheHits}`,
@@ -112,7 +122,7 @@ export class Metrics {
       return `${name}_bucket{le="${bound === Infinity ? "+Inf" : bound}"} ${sum}`;
     });
     return [
-      ...series(name, "histogram", "Time to an answer that was not made beforehand."),
+      ...series(name, "histogram", "Time to an answer of the main thread."),
       ...buckets,
       `${name}_sum ${this.#latencySumS}`,
       `${name}_count ${sum}`,

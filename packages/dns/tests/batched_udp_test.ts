@@ -11,15 +11,7 @@ import { TYPE } from "../src/dns_protocol.ts";
 import { DnsServer } from "../src/dns_server.ts";
 import { Forwarder } from "../src/forwarder.ts";
 import { openLibc } from "../src/udp/libc.ts";
-import { Warmer } from "../src/udp/warmer.ts";
 import { parseListenFds, SocketStore } from "../src/udp/socket_store.ts";
-import {
-  ARENA_WORDS,
-  CONTROL,
-  COUNTER,
-  DEAD,
-  PreparedAnswers,
-} from "../src/udp/prepared_answers.ts";
 
 function row(service: string, index: number, facts: Partial<ContainerRow> = {}): ContainerRow {
   return {
@@ -106,7 +98,7 @@ Deno.test("openLibc(): the C library is found here, so the batched path is the o
   if (opened.kind === "open") opened.libc.close();
 });
 
-Deno.test("BatchedUdp: prepared answers rotate and follow every change at once", async () => {
+Deno.test("BatchedUdp: the thread's answers rotate and follow every change at once", async () => {
   await using server = new Running("127.0.0.0/8");
   await server.ready();
   const firsts = new Set<string | undefined>();
@@ -153,7 +145,7 @@ Deno.test("BatchedUdp: clients outside the cluster get no word over UDP nor TCP"
   assert.equal(await connection.read(new Uint8Array(1)).catch(() => null), null);
 });
 
-Deno.test("BatchedUdp: hostile packets are survived, prepared answers keep to their bytes", async () => {
+Deno.test("BatchedUdp: hostile packets are survived, spelling is given back", async () => {
   await using server = new Running("127.0.0.0/8");
   await server.ready();
   const socket = Deno.listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 });
@@ -172,26 +164,6 @@ Deno.test("BatchedUdp: hostile packets are survived, prepared answers keep to th
   const again = await ask(server.at, { name: "CASA-api.jiji", type: TYPE.A }, { timeoutMs: 2_000 });
   assert.match(new TextDecoder().decode(again.packet), /CASA-api/);
   assert.equal(parseMessage(again.packet)?.rcode, 0);
-});
-
-Deno.test("PreparedAnswers.put(): refuses long queries, starts anew when memory is full", () => {
-  const prepared = new PreparedAnswers();
-  const control = new Int32Array(prepared.shared.control);
-  assert.equal(prepared.put(new Uint8Array(1_000), [new Uint8Array(20)], ""), false);
-  assert.equal(prepared.put(new Uint8Array(20), [], ""), false);
-  const epoch = control[CONTROL.epoch];
-  const query = new Uint8Array(40);
-  const answer = new Uint8Array(60_000);
-  const fits = Math.floor(ARENA_WORDS / (4 + 10 + 15_000));
-  for (let index = 0; index < fits; index++) {
-    query[20] = index & 255;
-    query[21] = index >> 8;
-    assert.ok(prepared.put(query, [answer], ""));
-  }
-  assert.equal(control[CONTROL.epoch], epoch);
-  assert.ok(prepared.put(new Uint8Array(30), [answer], ""));
-  assert.equal(control[CONTROL.epoch], (epoch ?? 0) + 1);
-  assert.equal(new Float64Array(prepared.shared.counters)[COUNTER.prepared], 0);
 });
 
 Deno.test("parseListenFds(): takes named sockets meant for this process, nothing else", () => {
@@ -238,34 +210,7 @@ Deno.test("SocketStore: a query sent between two servers is answered by the seco
   await Deno.remove(folder, { recursive: true });
 });
 
-Deno.test("PreparedAnswers.invalidate(): a change of one name leaves the answers of others", () => {
-  const prepared = new PreparedAnswers();
-  const control = new Int32Array(prepared.shared.control);
-  const slots = new Int32Array(prepared.shared.slots);
-  const live = () => {
-    const epoch = control[CONTROL.epoch];
-    let count = 0;
-    for (let slot = 0; slot < slots.length; slot += 2) {
-      if (slots[slot + 1] === epoch && slots[slot] !== DEAD) count++;
-    }
-    return count;
-  };
-  for (let index = 0; index < 10; index++) {
-    const query = encodeQuery(1, { name: `n${index}.jiji`, type: TYPE.A });
-    assert.ok(prepared.put(query, [new Uint8Array(40)], `n${index % 5}`));
-  }
-  assert.equal(live(), 10);
-  prepared.invalidate(["n3", "none"]);
-  assert.equal(live(), 8);
-  prepared.invalidate(["n3"]);
-  assert.equal(live(), 8);
-  prepared.put(encodeQuery(1, { name: "n3.jiji", type: TYPE.A }), [new Uint8Array(40)], "n3");
-  assert.equal(live(), 9);
-  prepared.invalidate();
-  assert.equal(live(), 0);
-});
-
-Deno.test("BatchedUdp: whatever changes, a prepared answer is the one of this moment", async () => {
+Deno.test("BatchedUdp: whatever changes, the thread's answer is the one of this moment", async () => {
   await using server = new Running("127.0.0.0/8");
   await server.ready();
   const forms = ["casa-api.jiji", "api.casa.jiji", "nearest.casa-api.jiji", "casa-api-s2.jiji"];
@@ -291,26 +236,4 @@ Deno.test("BatchedUdp: whatever changes, a prepared answer is the one of this mo
       }
     }
   }
-});
-
-Deno.test("Warmer: names wait once, are made in turn, and a stop ends it", async () => {
-  const warmer = new Warmer();
-  const made: string[] = [];
-  const stop = new AbortController();
-  for (let index = 0; index < 500; index++) warmer.add(`n${index % 250}`);
-  assert.equal(warmer.size, 250);
-  const running = warmer.run((label) => made.push(label), {
-    clock: systemClock,
-    signal: stop.signal,
-  });
-  const done = await waitFor(() => Promise.resolve(warmer.size === 0 ? true : undefined), {
-    clock: systemClock,
-    timeoutMs: 5_000,
-    everyMs: 5,
-  });
-  assert.ok(done);
-  stop.abort();
-  await running;
-  assert.equal(new Set(made).size, 250);
-  assert.equal(made.length, 250);
 });

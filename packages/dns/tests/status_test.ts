@@ -82,7 +82,7 @@ Deno.test("serveStatus(): tells metrics and names to members, nothing to others"
         subscriptionAgeS: undefined,
         forwardEntries: 0,
         version: "1.2.3",
-      }, { prepared: 9, overloaded: 0, foreign: 2, malformed: 0 }),
+      }, { answered: 9, nxdomain: 4, overloaded: 0, foreign: 2, malformed: 0, batches: 3 }),
     isClient: () => isMember,
     clock: systemClock,
     logger: silentLogger,

@@ -170,7 +170,7 @@ async function loadSnapshot(
     // Servers of the snapshot count as known for long: what was deleted meanwhile goes at once.
     cache.replaceServers(snapshot.servers, nowMs - REFILL_MS);
     cache.replaceContainers(snapshot.containers, nowMs);
-    o.logger.info("snapshot loaded", { containers: snapshot.containers.length });
+    o.logger.info("snapshot loaded", { containers: cache.containers.size });
   } catch (error) {
     o.logger.warn("snapshot not read", { error: messageOf(error) });
   }

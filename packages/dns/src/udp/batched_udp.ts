@@ -1,19 +1,11 @@
 /**
- * UDP in batches: a thread receives, answers what is prepared, and hands the rest to us. Needs the
+ * UDP in batches: a thread receives, answers out of the table, and hands the rest to us. Needs the
  * C library; {@link openBatchedUdp} says so when it cannot be had.
  */
 import { type Cidr, parseIpv4 } from "@jiji/core/net";
 import { lastErrno, type Libc, LIBC_SYMBOLS, openLibc } from "./libc.ts";
-import {
-  ARENA_WORDS,
-  CONTROL,
-  COUNTER,
-  KEY_BYTES_MAX,
-  type PreparedAnswers,
-  PROBES_MAX,
-  SLOTS,
-} from "./prepared_answers.ts";
 import { socketName, type SocketStore } from "./socket_store.ts";
+import type { TableReaderInit } from "./table_reader.ts";
 import {
   MISS_HEADER_BYTES,
   type UdpWorkerInit,
@@ -31,8 +23,8 @@ const TX_BYTES = 1_232;
 export const PENDING_MAX = 4_096;
 /** Receive buffer of the socket, octets: a restart's worth of queries waits in it. */
 const RECEIVE_BUFFER_BYTES = 4 << 20;
-/** The thread looks this often whether to stop, milliseconds. */
-const STOP_LOOK_MS = 250;
+/** The thread looks this often whether to stop, should the packet that wakes it be lost, ms. */
+const STOP_LOOK_MS = 1_000;
 /** The thread gets this long to stop before it is ended, milliseconds. */
 const STOP_MS = 2_000;
 
@@ -52,14 +44,29 @@ const ERRNO_NAMES: ReadonlyMap<number, string> = new Map([
   [99, "address not on this host yet"],
 ]);
 
-/** What an answer is, and whether it may be given again to the same bytes. */
+/** Words of the control block that the thread and we share. */
+export const CONTROL = { stop: 0, pending: 1, words: 16 } as const;
+/** Counters of the thread, 64-bit floats. */
+export const COUNTER = {
+  answered: 0,
+  nxdomain: 1,
+  missed: 2,
+  overloaded: 3,
+  foreign: 4,
+  malformed: 5,
+  batches: 6,
+  words: 8,
+} as const;
+
+/** Parts of a socket with its thread. */
 export interface BatchedUdpOptions {
   readonly address: { readonly hostname: string; readonly port: number };
   /** Where the socket is kept over a restart. Default: nowhere. */
   readonly store?: SocketStore;
   /** Clients that are answered. */
   readonly clients: readonly Cidr[];
-  readonly prepared: PreparedAnswers;
+  /** What the thread answers by itself. */
+  readonly reader: TableReaderInit;
   /** Answers one packet; the answer of the promise or at once; undefined drops it. */
   readonly respond: (
     packet: Uint8Array,
@@ -78,7 +85,8 @@ export class BatchedUdp {
   readonly #fd: number;
   readonly #worker: Worker;
   readonly #url: string;
-  readonly #control: Int32Array;
+  readonly #control = new Int32Array(new SharedArrayBuffer(CONTROL.words * 4));
+  readonly #counters = new Float64Array(new SharedArrayBuffer(COUNTER.words * 8));
   readonly #options: BatchedUdpOptions;
   /** Whether systemd keeps the socket. */
   readonly #isKept: boolean;
@@ -112,7 +120,6 @@ export class BatchedUdp {
       opened.libc.close();
       throw error;
     }
-    this.#control = new Int32Array(options.prepared.shared.control);
     const source = new Blob([udpWorkerSource()], { type: "text/javascript" });
     this.#url = URL.createObjectURL(source);
     this.#worker = new Worker(this.#url, { type: "module", name: "udp" });
@@ -121,12 +128,18 @@ export class BatchedUdp {
       event.preventDefault();
       this.#stopped.reject(new Error(`UDP thread failed: ${event.message}`));
     };
-    this.#worker.postMessage(initOf(options, { fd: this.#fd, libcPath: opened.path }));
+    this.#worker.postMessage(this.#init(opened.path));
+  }
+
+  /** What the thread counted so far. */
+  counted(counter: Exclude<keyof typeof COUNTER, "words">): number {
+    return this.#counters[COUNTER[counter]] ?? 0;
   }
 
   /** Ends the thread, answers what it had received, and closes the socket unless it is kept. */
   async stop(): Promise<void> {
     Atomics.store(this.#control, CONTROL.stop, 1);
+    this.#wake();
     let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise<void>((resolve) => timer = setTimeout(resolve, STOP_MS));
     await Promise.race([this.done.catch(() => undefined), late]);
@@ -137,6 +150,31 @@ export class BatchedUdp {
     URL.revokeObjectURL(this.#url);
     if (!this.#isKept) this.#libc.symbols.close(this.#fd);
     this.#libc.close();
+  }
+
+  #init(libcPath: string): UdpWorkerInit {
+    return {
+      fd: this.#fd,
+      libcPath,
+      symbols: LIBC_SYMBOLS,
+      reader: this.#options.reader,
+      sharedControl: this.#control.buffer as SharedArrayBuffer,
+      sharedCounters: this.#counters.buffer as SharedArrayBuffer,
+      control: CONTROL,
+      counter: COUNTER,
+      clients: this.#options.clients.flatMap(clientWords),
+      batch: BATCH,
+      rxBytes: RX_BYTES,
+      txBytes: TX_BYTES,
+      pendingMax: PENDING_MAX,
+    };
+  }
+
+  /** An empty packet to ourselves ends the thread's wait. */
+  #wake(): void {
+    const name = socketAddress(this.#options.address);
+    const nothing = new Uint8Array(1);
+    this.#libc.symbols.sendto(this.#fd, nothing, 0n, MSG_DONTWAIT, name, name.length);
   }
 
   #take(message: UdpWorkerMessage): void {
@@ -168,28 +206,6 @@ export class BatchedUdp {
     // A client that cannot be reached asks again; there is nobody to tell.
     this.#libc.symbols.sendto(this.#fd, own, BigInt(own.length), MSG_DONTWAIT, client, 16);
   }
-}
-
-function initOf(
-  options: BatchedUdpOptions,
-  o: { readonly fd: number; readonly libcPath: string },
-): UdpWorkerInit {
-  return {
-    ...o,
-    symbols: LIBC_SYMBOLS,
-    shared: options.prepared.shared,
-    control: CONTROL,
-    counter: COUNTER,
-    slots: SLOTS,
-    arenaWords: ARENA_WORDS,
-    probesMax: PROBES_MAX,
-    keyBytesMax: KEY_BYTES_MAX,
-    clients: options.clients.flatMap(clientWords),
-    batch: BATCH,
-    rxBytes: RX_BYTES,
-    txBytes: TX_BYTES,
-    pendingMax: PENDING_MAX,
-  };
 }
 
 /** Network and mask as they lie in memory: big-endian octets read as a little-endian word. */
