@@ -14,6 +14,8 @@ function record(version: string, atMs: number): ReleaseRecord {
     service: "web",
     version,
     hosts: ["s1"],
+    scale: 1,
+    release: { command: ["migrate"], timeoutMs: 1 },
     spec: {
       image: `localhost:31270/shop-web:${version}`,
       command: [],
@@ -27,7 +29,12 @@ function record(version: string, atMs: number): ReleaseRecord {
       labels: {},
       stopGraceSeconds: 10,
     },
-    fingerprint: { image: "a", environment: "b", options: "c" },
+    fingerprint: {
+      image: "a",
+      environment: "b",
+      options: "c",
+      parts: { environment: {}, options: {} },
+    },
     health: { kind: "engine", interval_ms: 1, timeout_ms: 1 },
     healthTimeoutMs: 1,
     routes: [],
@@ -46,6 +53,13 @@ Deno.test("parseReleases(): gives back what was written, and passes over what is
   const one = record("v1", 1);
   const text = `${JSON.stringify(one)}\n{"format":2}\nhalf a li\n\n${JSON.stringify(one)}`;
   assert.deepEqual(parseReleases(text), [one, one]);
+});
+
+Deno.test("parseReleases(): a record of an older jiji has one instance and no parts", () => {
+  const { scale: _, fingerprint, ...service } = record("v1", 1).service;
+  const { parts: __, ...hashes } = fingerprint;
+  const old = { ...record("v1", 1), service: { ...service, fingerprint: hashes } };
+  assert.deepEqual(parseReleases(JSON.stringify(old)), [record("v1", 1)]);
 });
 
 Deno.test("parseReleases(): never throws on what a server sends", () => {
