@@ -3,8 +3,15 @@ import { VERSION } from "@jiji/core/runtime";
 import { command, type Run } from "./base.ts";
 import { lockCommands } from "./lock.ts";
 import { networkCommands } from "./network.ts";
-import { auditCommand, deployCommand, initCommand, versionCommand } from "./project.ts";
+import {
+  auditCommand,
+  buildCommand,
+  deployCommand,
+  initCommand,
+  versionCommand,
+} from "./project.ts";
 import { proxyCommands } from "./proxy.ts";
+import { registryCommands } from "./registry.ts";
 import { serverCommands } from "./server.ts";
 import { servicesCommands } from "./services.ts";
 
@@ -16,10 +23,12 @@ export function buildProgram(run: Run): CommandUnknownOpts {
   program.addCommand(initCommand(run));
   program.addCommand(versionCommand(run));
   program.addCommand(serverCommands(run));
+  program.addCommand(buildCommand(run));
   program.addCommand(deployCommand(run));
   program.addCommand(networkCommands(run));
   program.addCommand(servicesCommands(run));
   program.addCommand(proxyCommands(run));
+  program.addCommand(registryCommands(run));
   program.addCommand(auditCommand(run));
   program.addCommand(lockCommands(run));
   pointAtHelp(program, "jiji");

@@ -1,5 +1,5 @@
 import { VERSION } from "@jiji/core/runtime";
-import { clusterCommand, command, type Run } from "./base.ts";
+import { clusterCommand, command, type Run, serviceCommand } from "./base.ts";
 
 /** `jiji init`. */
 export function initCommand(run: Run) {
@@ -27,6 +27,21 @@ export function versionCommand(run: Run) {
         if (options.json) ports.output.result({ version: VERSION });
         else ports.output.line(`jiji ${VERSION}`);
         return Promise.resolve();
+      })
+    );
+}
+
+/** `jiji build`. */
+export function buildCommand(run: Run) {
+  return serviceCommand("build", "build images and push them to the project's registry")
+    .option("--no-cache", "build without the layer cache")
+    .option("--push", "push what was built (the default)")
+    .option("--no-push", "leave it in this machine's engine")
+    .option("--version <version>", "image tag (default: git commit)")
+    .action((options) =>
+      run(options, async (ports) => {
+        const { build } = await import("../commands/build.ts");
+        await build(options, ports);
       })
     );
 }

@@ -162,7 +162,8 @@ export async function loadConfiguration(
   return configuration;
 }
 
-function chooseServices(
+/** Services of a configuration that `-S` chooses. */
+export function chooseServices(
   configuration: Configuration,
   options: CommonOptions,
 ): ServiceConfiguration[] {

@@ -18,6 +18,8 @@ export interface RunOptions {
   /** Written to its standard input, then closed. */
   readonly stdin?: string | Uint8Array;
   readonly signal?: AbortSignal;
+  /** Laid over this process's environment; of a process of this machine only. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** Limits of a command whose output is read line by line. */
@@ -56,6 +58,7 @@ async function runCommand(argv: Argv, options: RunOptions): Promise<CommandResul
       stdout: "piped",
       stderr: "piped",
       signal,
+      ...(options.env === undefined ? {} : { env: options.env }),
     }).spawn();
     if (options.stdin !== undefined) await writeStdin(child.stdin, options.stdin);
     const output = await child.output();

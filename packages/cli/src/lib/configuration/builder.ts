@@ -1,24 +1,49 @@
 import * as v from "valibot";
 import { REGISTRY_PORT } from "@jiji/core/cluster";
-import { BaseConfiguration, type ConfigContext } from "./base.ts";
+import type { Secret } from "@jiji/core/runtime";
+import { BaseConfiguration, type ConfigContext, type Report } from "./base.ts";
 import type { EngineName } from "./config_types.ts";
-import { flag, keys, oneOf, port, problem } from "./format/schema_parts.ts";
-
-const REMOTE = "a remote registry is not supported yet; jiji brings images to the servers itself";
+import {
+  flag,
+  keys,
+  matching,
+  oneOf,
+  port,
+  problem,
+  REFERENCE_NAME,
+  text,
+} from "./format/schema_parts.ts";
 
 /** Schema of `builder.registry`. */
 export const RegistrySchema = keys({
-  type: v.optional(
-    v.pipe(
-      oneOf(["local", "remote"]),
-      v.check((type) => type === "local", problem(REMOTE, "remove it, or write local")),
-    ),
-    "local",
-  ),
-  port: v.optional(port(), REGISTRY_PORT),
-}, { server: REMOTE, username: REMOTE, password: REMOTE });
+  type: v.optional(oneOf(["local", "remote"])),
+  port: v.optional(port()),
+  server: v.optional(matching(
+    /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?$/,
+    "the name of a registry",
+    "HOST or HOST:PORT, e.g. ghcr.io",
+  )),
+  username: v.optional(matching(/^[^\s:]+$/, "a user name", "without blanks and colons")),
+  password: v.optional(text("a password, or the name of a secret in capitals")),
+});
 
 type RegistryValues = v.InferOutput<typeof RegistrySchema>;
+
+/** Registries of many users, each with repositories below a name: `ghcr.io/ana/shop-web`. */
+const SHARED_REGISTRIES = ["ghcr.io", "docker.io", "registry-1.docker.io", "index.docker.io"];
+
+/** Keys of a registry that is reached with a login. */
+const REMOTE_KEYS = ["server", "username", "password"] as const;
+
+/** How to log in to a registry. */
+export interface RegistryLogin {
+  /** `HOST[:PORT]`, first part of image names. */
+  readonly server: string;
+  readonly username: string;
+  readonly password: Secret;
+  /** `deploy.yml:5:13`, where user name and password are written. */
+  readonly position: string;
+}
 
 /** Where built images are kept. */
 export class RegistryConfiguration extends BaseConfiguration<RegistryValues> {
@@ -27,20 +52,79 @@ export class RegistryConfiguration extends BaseConfiguration<RegistryValues> {
     super(context, ["builder", "registry"], RegistrySchema);
   }
 
-  /** `local`: the CLI itself, reached over SSH; the only kind so far. */
+  /** `local`: jiji itself, reached over SSH; `remote`: a registry with a login. */
   get type(): "local" | "remote" {
-    return this.values.type;
+    return typeOf(this.values);
   }
 
   /** Loopback port of the local registry, on this machine and on the servers. */
   get port(): number {
-    return this.values.port;
+    return this.values.port ?? REGISTRY_PORT;
   }
 
-  /** First part of image names, e.g. `localhost:31270`. */
-  get imagePrefix(): string {
-    return `localhost:${this.port}`;
+  /** `HOST[:PORT]` of a remote registry. */
+  get server(): string | undefined {
+    return this.values.server;
   }
+
+  /** First part of image names, e.g. `localhost:31270` or `ghcr.io/ana`. */
+  get imagePrefix(): string {
+    const { server, username } = this.values;
+    if (this.type === "local" || server === undefined) return `localhost:${this.port}`;
+    return SHARED_REGISTRIES.includes(server) && username !== undefined
+      ? `${server}/${username.toLowerCase()}`
+      : server;
+  }
+
+  /**
+   * The remote registry's login; undefined when the registry is local.
+   *
+   * @throws {ConfigError} when the password names a secret that is not set.
+   */
+  login(): RegistryLogin | undefined {
+    const { server, username, password } = this.values;
+    if (this.type === "local" || server === undefined) return undefined;
+    const position = this.positionOf(["password"]);
+    const { secrets } = this.context;
+    const value = password ?? "";
+    const found = REFERENCE_NAME.test(value) ? secrets.find(value) : secrets.literal(value);
+    if (found === undefined) throw secrets.missingError([value], position);
+    return { server, username: username ?? "", password: found, position };
+  }
+
+  /** Name of the secret that is the password; undefined when it is written out. */
+  get passwordName(): string | undefined {
+    const { password } = this.values;
+    return password !== undefined && REFERENCE_NAME.test(password) ? password : undefined;
+  }
+
+  protected override check(values: RegistryValues, report: Report): void {
+    if (typeOf(values) === "local") {
+      for (const key of REMOTE_KEYS) {
+        if (values[key] === undefined) continue;
+        report([key], `${key} belongs to a remote registry`, {
+          fix: "write `type: remote`, or remove it",
+          pointer: "key",
+        });
+      }
+      return;
+    }
+    for (const key of REMOTE_KEYS) {
+      if (values[key] === undefined) {
+        report([], `${key} is missing`, { fix: `add \`${key}:\` here` });
+      }
+    }
+    if (values.port !== undefined) {
+      report(["port"], "port belongs to the local registry", {
+        fix: "a remote one has its port in `server`: HOST:PORT",
+        pointer: "key",
+      });
+    }
+  }
+}
+
+function typeOf(values: RegistryValues): "local" | "remote" {
+  return values.type ?? (values.server === undefined ? "local" : "remote");
 }
 
 /** Schema of `builder`. */

@@ -36,6 +36,8 @@ export interface BuildSettings {
   /** Absolute path; the engine's own default when absent. */
   readonly dockerfile?: string;
   readonly args: Readonly<Record<string, string>>;
+  /** Names of secrets that steps of the build may read; they do not stay in the image. */
+  readonly secrets: readonly string[];
   readonly target?: string;
 }
 

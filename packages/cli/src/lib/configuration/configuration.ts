@@ -3,6 +3,7 @@ import * as v from "valibot";
 import { PROJECT_NAME } from "@jiji/core/cluster";
 import type { Secret } from "@jiji/core/runtime";
 import { BaseConfiguration, type ConfigContext, configError, type Report } from "./base.ts";
+import { buildIssues } from "./build_checks.ts";
 import { BuilderConfiguration } from "./builder.ts";
 import type { ConfigIssue } from "./config_issue.ts";
 import { crossIssues } from "./cross_checks.ts";
@@ -156,11 +157,11 @@ export class Configuration extends BaseConfiguration<ConfigurationValues> {
       );
     }
     if (own.length > 0) return own;
-    return crossIssues({
-      project: this.project,
-      document: this.context.document,
-      services,
-    });
+    const { document, secrets } = this.context;
+    return [
+      ...crossIssues({ project: this.project, document, services }),
+      ...buildIssues({ document, secrets, services }),
+    ];
   }
 
   protected override checkAlways(report: Report): void {

@@ -17,6 +17,7 @@ export interface SecretSourceOptions {
 export class SecretSource {
   readonly #options: SecretSourceOptions;
   readonly #given = new Map<string, Secret>();
+  readonly #literals = new Map<string, Secret>();
 
   /** @param options where to look. */
   constructor(options: SecretSourceOptions) {
@@ -70,9 +71,16 @@ export class SecretSource {
     );
   }
 
+  /** A secret that the configuration itself holds; it is redacted like the others. */
+  literal(value: string): Secret {
+    const secret = this.#literals.get(value) ?? new Secret(value);
+    this.#literals.set(value, secret);
+    return secret;
+  }
+
   /** Every value given out so far, to be redacted from whatever is shown. */
   given(): readonly Secret[] {
-    return [...this.#given.values()];
+    return [...this.#given.values(), ...this.#literals.values()];
   }
 
   /** Where secrets are looked for, for messages. */

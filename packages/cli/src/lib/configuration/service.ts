@@ -45,7 +45,7 @@ export class ServiceConfiguration extends BaseConfiguration<ServiceValues> {
   get build(): BuildSettings | undefined {
     const { build } = this.values;
     if (build === undefined) return undefined;
-    const values = typeof build === "string" ? { context: build, args: {} } : build;
+    const values = typeof build === "string" ? { context: build, args: {}, secrets: [] } : build;
     const context = this.#inProject(values.context);
     const { dockerfile, target } = values;
     return {
@@ -59,6 +59,7 @@ export class ServiceConfiguration extends BaseConfiguration<ServiceValues> {
           this.#scalarText(value, ["build", "args", name]),
         ]),
       ),
+      secrets: values.secrets,
       ...(target === undefined ? {} : { target }),
     };
   }

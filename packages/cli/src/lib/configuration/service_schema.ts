@@ -20,6 +20,7 @@ import {
   problem,
   quote,
   text,
+  variableName,
   wholeNumber,
 } from "./format/schema_parts.ts";
 import { HealthCheckSchema } from "./proxy.ts";
@@ -129,7 +130,8 @@ export const BuildSchema = keys({
   dockerfile: v.optional(text("a path")),
   args: v.optional(mapOf(scalar), {}),
   target: v.optional(text("a stage of the Dockerfile")),
-}, { secrets: "build secrets are not supported yet" });
+  secrets: v.optional(list(variableName()), []),
+});
 
 type BuildValues = string | v.InferOutput<typeof BuildSchema>;
 
