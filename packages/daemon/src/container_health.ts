@@ -12,7 +12,27 @@ export interface CheckOutcome {
   readonly ok: boolean;
   /** One line for people: `GET :3000/up → 503`. */
   readonly text: string;
+  /** What a check by HTTP got. */
+  readonly answer?: HttpAnswer;
 }
+
+/** Head of an HTTP answer. */
+export interface HttpAnswer {
+  readonly status: number;
+  /** Lower-case names; only {@link TELLING_HEADERS}. */
+  readonly headers: Readonly<Record<string, string>>;
+  /** Beginning of the body. */
+  readonly body: string;
+}
+
+/** Headers that tell why a check failed. */
+export const TELLING_HEADERS: readonly string[] = [
+  "content-type",
+  "location",
+  "retry-after",
+  "server",
+  "www-authenticate",
+];
 
 /** What is remembered of a container between checks. */
 export interface HealthState {

@@ -112,7 +112,7 @@ Deno.test("containers: from the engine's words to rows, and out again when they 
     .on("docker inspect", JSON.stringify([inspected(one)]));
   let status = 503;
   const network: CheckNetwork = {
-    httpStatus: () => Promise.resolve(status),
+    httpGet: () => Promise.resolve({ status, headers: {}, body: "" }),
     tcpConnect: () => Promise.reject(new Error("unused")),
   };
   const duties = {

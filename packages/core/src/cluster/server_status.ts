@@ -84,9 +84,31 @@ const ProbeSchema = v.object({
     exit_code: v.nullable(v.number()),
     oom_killed: v.boolean(),
     restarts: v.number(),
+    /** The engine's own words, e.g. why it could not start; "" when it has none. */
+    error: v.optional(v.string()),
   }),
   /** The container's last lines of output. */
   logs_tail: v.string(),
+  // What follows is absent in reports of older servers.
+  check: v.optional(v.object({
+    kind: v.string(),
+    port: v.optional(v.number()),
+    path: v.optional(v.string()),
+    host: v.optional(v.string()),
+    command: v.optional(v.string()),
+  })),
+  /** Head of the last HTTP answer; null when there was none. */
+  answer: v.optional(v.nullable(v.object({
+    status: v.number(),
+    /** Lower-case names; only those that tell something of a failed check. */
+    headers: v.record(v.string(), v.string()),
+    /** Beginning of the body, at most 300 characters. */
+    body: v.string(),
+  }))),
+  /** Paths that answered with 2xx when the check's own was not found. */
+  good_paths: v.optional(v.array(v.string())),
+  /** What the container listens on; null when nobody could look, e.g. because it ended. */
+  listening: v.optional(v.nullable(v.array(v.object({ ip: v.string(), port: v.number() })))),
 });
 
 /** What `jiji-daemon probe NAME` prints. */

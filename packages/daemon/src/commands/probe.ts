@@ -1,10 +1,11 @@
 /** `jiji-daemon probe`: the health gate of a deploy, with the very check the daemon runs later. */
 import type { HealthCheck, ProbeReport } from "@jiji/core/cluster";
 import { type Clock, isOk, JijiError, type Process } from "@jiji/core/runtime";
-import { STARTING_PAUSE_MS } from "../container_health.ts";
+import { type HttpAnswer, STARTING_PAUSE_MS } from "../container_health.ts";
 import { type CheckNetwork, runCheck } from "../duties/checks.ts";
 import { argvInspect, argvLogsTail, type Engine } from "../engine/argv.ts";
 import { type ObservedContainer, parseInspected } from "../engine/containers.ts";
+import { listeningPorts } from "../listening_ports.ts";
 
 /** Ports and limits of {@link probeContainer}. */
 export interface ProbeOptions {
@@ -33,7 +34,8 @@ const ENGINE_CHECK: HealthCheck = { kind: "engine", interval_ms: 5_000, timeout_
 export async function probeContainer(name: string, options: ProbeOptions): Promise<ProbeReport> {
   const { clock, timeoutMs } = options;
   const startMs = clock.monotonicMs();
-  const tries: { at_ms: number; outcome: string }[] = [];
+  const tries: Try[] = [];
+  let answer: HttpAnswer | null = null;
   let pauseMs: number = STARTING_PAUSE_MS.first;
   while (true) {
     const container = await inspect(name, options);
@@ -48,10 +50,11 @@ export async function probeContainer(name: string, options: ProbeOptions): Promi
         nowMs: () => clock.nowMs(),
       });
       tries.push({ at_ms: atMs, outcome: outcome.text });
-      if (outcome.ok) return await report(container, { options, healthy: true, tries });
+      answer = outcome.answer ?? null;
+      if (outcome.ok) return healthyReport(container, tries);
     }
     if (ended || clock.monotonicMs() - startMs + pauseMs >= timeoutMs) {
-      return await report(await inspect(name, options), { options, healthy: false, tries });
+      return await failureReport(await inspect(name, options), { options, tries, answer });
     }
     await clock.sleep(pauseMs);
     pauseMs = Math.min(pauseMs * 1.5, STARTING_PAUSE_MS.max);
@@ -76,25 +79,77 @@ async function inspect(name: string, options: ProbeOptions): Promise<ObservedCon
   });
 }
 
-async function report(
+interface Try {
+  readonly at_ms: number;
+  readonly outcome: string;
+}
+
+function stateOf(container: ObservedContainer): ProbeReport["state"] {
+  return {
+    running: container.running,
+    exit_code: container.running ? null : container.exitCode,
+    oom_killed: container.oomKilled,
+    restarts: container.restarts,
+    error: container.error ?? "",
+  };
+}
+
+function healthyReport(container: ObservedContainer, tries: readonly Try[]): ProbeReport {
+  return {
+    healthy: true,
+    tries: tries.slice(-TRIES_MAX),
+    state: stateOf(container),
+    logs_tail: "",
+  };
+}
+
+/** Everything that may tell why the container did not get healthy. */
+async function failureReport(
   container: ObservedContainer,
   o: {
     readonly options: ProbeOptions;
-    readonly healthy: boolean;
-    readonly tries: { at_ms: number; outcome: string }[];
+    readonly tries: readonly Try[];
+    readonly answer: HttpAnswer | null;
   },
 ): Promise<ProbeReport> {
-  const argv = argvLogsTail(o.options.engine, { id: container.id, lines: LOG_LINES });
-  const logs = o.healthy ? undefined : await o.options.process.run(argv, { timeoutMs: 10_000 });
+  const { engine, process } = o.options;
+  const argv = argvLogsTail(engine, { id: container.id, lines: LOG_LINES });
+  const check = container.labels?.health ?? ENGINE_CHECK;
+  const isOurs = container.ip !== undefined;
+  const [logs, listening, paths] = await Promise.all([
+    process.run(argv, { timeoutMs: 10_000 }),
+    // A container in the server's own network would show what is the server's.
+    isOurs ? listeningPorts(container.pid, process) : null,
+    o.answer?.status === 404 ? goodPaths(container, check, o.options) : [],
+  ]);
+  const { interval_ms: _, timeout_ms: __, ...shown } = check;
   return {
-    healthy: o.healthy,
+    healthy: false,
     tries: o.tries.slice(-TRIES_MAX),
-    state: {
-      running: container.running,
-      exit_code: container.running ? null : container.exitCode,
-      oom_killed: container.oomKilled,
-      restarts: container.restarts,
-    },
-    logs_tail: logs ? `${logs.stdout}${logs.stderr}`.slice(-8_000) : "",
+    state: stateOf(container),
+    logs_tail: `${logs.stdout}${logs.stderr}`.slice(-8_000),
+    check: shown,
+    answer: o.answer,
+    good_paths: paths,
+    listening,
   };
+}
+
+/** Where health checks often are; tried when nothing is at the path that was asked for. */
+const COMMON_PATHS = ["/up", "/health", "/healthz", "/status", "/ping", "/"] as const;
+/** Limit of each of those tries, milliseconds. */
+const COMMON_PATH_TIMEOUT_MS = 1_000;
+
+async function goodPaths(
+  container: ObservedContainer,
+  check: HealthCheck,
+  options: ProbeOptions,
+): Promise<string[]> {
+  if (check.kind !== "http") return [];
+  const others = COMMON_PATHS.filter((path) => path !== check.path);
+  const outcomes = await Promise.all(others.map((path) => {
+    const other = { ...check, path, timeout_ms: COMMON_PATH_TIMEOUT_MS };
+    return runCheck(container, other, { ...options, nowMs: () => options.clock.nowMs() });
+  }));
+  return others.filter((_, index) => outcomes[index]?.ok);
 }

@@ -1,7 +1,7 @@
 /** Runs one health check of a container. */
 import type { HealthCheck } from "@jiji/core/cluster";
 import { isOk, messageOf, type Process } from "@jiji/core/runtime";
-import type { CheckOutcome } from "../container_health.ts";
+import { type CheckOutcome, type HttpAnswer, TELLING_HEADERS } from "../container_health.ts";
 import { argvExecShell, argvInspect, type Engine } from "../engine/argv.ts";
 import { type ObservedContainer, parseInspected } from "../engine/containers.ts";
 
@@ -10,8 +10,8 @@ export const RUNNING_HEALTHY_MS = 1_000;
 
 /** Network access of checks, as a port. */
 export interface CheckNetwork {
-  /** Status code of a GET. @throws when there is none in time. */
-  httpStatus(request: HttpCheckRequest): Promise<number>;
+  /** Answer to a GET. @throws when there is none in time. */
+  httpGet(request: HttpCheckRequest): Promise<HttpAnswer>;
   /** Opens and closes a connection. @throws when that fails or takes too long. */
   tcpConnect(address: CheckAddress): Promise<void>;
 }
@@ -67,8 +67,9 @@ async function runKind(
     }
     const { port, path } = check;
     const host = check.host ?? `${ip}:${port}`;
-    const status = await ports.network.httpStatus({ ip, port, path, host, timeoutMs });
-    return { ok: status >= 200 && status <= 299, text: `${name} → ${status}` };
+    const answer = await ports.network.httpGet({ ip, port, path, host, timeoutMs });
+    const { status } = answer;
+    return { ok: status >= 200 && status <= 299, text: `${name} → ${status}`, answer };
   }
   if (check.kind === "command") {
     const argv = argvExecShell(ports.engine, { id: container.id, command: check.command });
@@ -110,7 +111,7 @@ export function describeCheck(check: HealthCheck): string {
 }
 
 /** The real network. */
-export const systemCheckNetwork: CheckNetwork = { httpStatus, tcpConnect };
+export const systemCheckNetwork: CheckNetwork = { httpGet, tcpConnect };
 
 async function tcpConnect(address: CheckAddress): Promise<void> {
   await withConnection(address, () => Promise.resolve());
@@ -118,32 +119,65 @@ async function tcpConnect(address: CheckAddress): Promise<void> {
 
 /**
  * A hand-written request, since `fetch` follows redirects, pools connections and sets the Host
- * header itself. Source: RFC 9112 sections 3 and 4.
+ * header itself. A good status is enough; of any other answer the head is read too, as far as it
+ * comes. Source: RFC 9112 sections 3 and 4.
  */
-async function httpStatus(request: HttpCheckRequest): Promise<number> {
-  return await withConnection(request, async (connection) => {
-    const lines = [
-      `GET ${request.path} HTTP/1.1`,
-      `Host: ${request.host}`,
-      "User-Agent: jiji-daemon",
-      "Accept: */*",
-      "Connection: close",
-      "",
-      "",
-    ];
-    const bytes = new TextEncoder().encode(lines.join("\r\n"));
-    for (let at = 0; at < bytes.length;) at += await connection.write(bytes.subarray(at));
-    const buffer = new Uint8Array(64);
-    let text = "";
-    while (text.length < 13) {
-      const count = await connection.read(buffer);
-      if (count === null) break;
-      text += new TextDecoder("latin1").decode(buffer.subarray(0, count));
-    }
-    const status = /^HTTP\/1\.[01] (\d{3})/.exec(text)?.[1];
-    if (status === undefined) throw new Error("no HTTP answer");
-    return Number(status);
+async function httpGet(request: HttpCheckRequest): Promise<HttpAnswer> {
+  let text = "";
+  try {
+    await withConnection(request, async (connection) => {
+      const bytes = new TextEncoder().encode(renderGet(request));
+      for (let at = 0; at < bytes.length;) at += await connection.write(bytes.subarray(at));
+      const buffer = new Uint8Array(1_024);
+      while (text.length < ANSWER_LENGTH_MAX && !/^HTTP\/1\.[01] 2\d\d/.test(text)) {
+        const count = await connection.read(buffer);
+        if (count === null) break;
+        text += new TextDecoder("latin1").decode(buffer.subarray(0, count));
+      }
+    });
+  } catch (error) {
+    if (parseHttpAnswer(text) === undefined) throw error;
+  }
+  const answer = parseHttpAnswer(text);
+  if (answer === undefined) throw new Error("no HTTP answer");
+  return answer;
+}
+
+/** Octets of an answer that are read at most. */
+const ANSWER_LENGTH_MAX = 8_192;
+/** Characters of a body that are kept. */
+const BODY_LENGTH_MAX = 300;
+
+function renderGet(request: HttpCheckRequest): string {
+  return [
+    `GET ${request.path} HTTP/1.1`,
+    `Host: ${request.host}`,
+    "User-Agent: jiji-daemon",
+    "Accept: */*",
+    "Connection: close",
+    "",
+    "",
+  ].join("\r\n");
+}
+
+/** The answer in what was read so far; undefined while there is no status line. */
+export function parseHttpAnswer(text: string): HttpAnswer | undefined {
+  const status = /^HTTP\/1\.[01] (\d{3})/.exec(text)?.[1];
+  if (status === undefined) return undefined;
+  const end = text.indexOf("\r\n\r\n");
+  const head = end < 0 ? text : text.slice(0, end);
+  const headers = head.split("\r\n").slice(1).flatMap((line): [string, string][] => {
+    const colon = line.indexOf(":");
+    const name = line.slice(0, colon).toLowerCase();
+    return colon > 0 && TELLING_HEADERS.includes(name)
+      ? [[name, line.slice(colon + 1).trim()]]
+      : [];
   });
+  return {
+    status: Number(status),
+    headers: Object.fromEntries(headers),
+    body: end < 0 ? "" : text.slice(end + 4, end + 4 + BODY_LENGTH_MAX),
+  };
 }
 
 async function withConnection<T>(

@@ -25,6 +25,8 @@ export interface ObservedContainer {
   readonly startedAtMs: number;
   readonly exitCode: number;
   readonly oomKilled: boolean;
+  /** The engine's words on a container that could not start; "" or undefined for none. */
+  readonly error?: string | undefined;
   readonly restarts: number;
   readonly engineHealth: EngineHealth;
 }
@@ -42,6 +44,7 @@ const Inspected = v.object({
     Paused: v.optional(v.boolean(), false),
     ExitCode: v.optional(v.number(), 0),
     OOMKilled: v.optional(v.boolean(), false),
+    Error: v.optional(v.string(), ""),
     StartedAt: v.string(),
     Health,
     Healthcheck: Health,
@@ -82,6 +85,7 @@ function observed(raw: v.InferOutput<typeof Inspected>): ObservedContainer {
     startedAtMs: parseInstant(raw.State.StartedAt),
     exitCode: raw.State.ExitCode,
     oomKilled: raw.State.OOMKilled,
+    error: raw.State.Error,
     restarts: raw.RestartCount,
     engineHealth: engineHealth(
       raw.State.Health?.Status || raw.State.Healthcheck?.Status || "",
