@@ -2,10 +2,10 @@ import assert from "node:assert/strict";
 import type { Argv, CommandResult } from "@jiji/core";
 import { FakeProcess } from "@jiji/core/testing";
 import { ConfigError } from "../src/lib/configuration/config_issue.ts";
+import { argvPull } from "../src/lib/engine/engine_commands.ts";
 import {
   argvLogin,
   argvLogout,
-  argvPullWith,
   classifyRegistryFailure,
   registryAuthFolder,
   RegistryError,
@@ -74,17 +74,15 @@ Deno.test("registryHostOf(): by Docker's rule", () => {
   assert.deepEqual(hosts, [hub, hub, "ghcr.io", "localhost", "r:5000", hub]);
 });
 
-Deno.test("argvLogin(), argvLogout(), argvPullWith(): the user's own files stay out of it", () => {
+Deno.test("argvLogin(), argvLogout(), argvPull(): the user's own files stay out of it", () => {
   const login = { server: "r.example.com", username: "ana" };
   const folder = registryAuthFolder("shop");
-  const words = (engine: "docker" | "podman", authFolder: string | undefined) => {
-    const place = { engine, authFolder };
-    return [
-      argvLogin(place, login),
-      argvLogout(place, login.server),
-      argvPullWith(place, "r.example.com/x:1"),
+  const words = (engine: "docker" | "podman", authFolder?: string) =>
+    [
+      argvLogin(engine, login, { authFolder }),
+      argvLogout(engine, login.server, { authFolder }),
+      argvPull(engine, "r.example.com/x:1", { authFolder }),
     ].map((argv) => argv.join(" "));
-  };
   assert.deepEqual(words("docker", folder), [
     "docker --config /run/jiji/registry/shop login --username ana --password-stdin r.example.com",
     "docker --config /run/jiji/registry/shop logout r.example.com",
@@ -94,10 +92,10 @@ Deno.test("argvLogin(), argvLogout(), argvPullWith(): the user's own files stay 
   assert.deepEqual(words("podman", folder), [
     `podman login ${file} --username ana --password-stdin r.example.com`,
     `podman logout ${file} r.example.com`,
-    `podman pull ${file} --quiet r.example.com/x:1`,
+    `podman pull --quiet ${file} r.example.com/x:1`,
   ]);
   assert.equal(
-    words("docker", undefined)[0],
+    words("docker")[0],
     "docker login --username ana --password-stdin r.example.com",
   );
 });

@@ -74,6 +74,8 @@ export interface DesiredService {
   readonly built: boolean;
   /** `always` asks the registry for a tag that may have moved; `missing` takes what is there. */
   readonly pull: "always" | "missing";
+  /** Folder on the servers with the login of the image's registry; absent when it needs none. */
+  readonly authFolder?: string;
 }
 
 /** A one-off command such as a migration of the database. */
@@ -100,7 +102,12 @@ export interface FingerprintParts {
 /** One atomic thing to do on one server. */
 export type DeployStep =
   | { readonly kind: "installProxy"; readonly address: string }
-  | { readonly kind: "pullImage"; readonly image: string; readonly always: boolean }
+  | {
+    readonly kind: "pullImage";
+    readonly image: string;
+    readonly always: boolean;
+    readonly authFolder?: string;
+  }
   | {
     readonly kind: "shipFiles";
     readonly files: readonly ShippedFile[];

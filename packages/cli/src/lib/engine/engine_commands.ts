@@ -8,9 +8,28 @@ function tlsFlags(engine: EngineName, image: string): string[] {
   return engine === "podman" && image.startsWith("localhost:") ? ["--tls-verify=false"] : [];
 }
 
-/** Pulls an image. */
-export function argvPull(engine: EngineName, image: string): Argv {
-  return [engine, "pull", "--quiet", ...tlsFlags(engine, image), image];
+/** Where a command finds the logins of registries. */
+export interface RegistryAuth {
+  /** Folder of jiji's own; the user's own logins when undefined. */
+  readonly authFolder?: string | undefined;
+}
+
+/** Docker's folder of logins, a flag of `docker` itself. Source: docker(1), `--config`. */
+export function dockerConfigFlags(engine: EngineName, { authFolder }: RegistryAuth): string[] {
+  return engine === "docker" && authFolder !== undefined ? ["--config", authFolder] : [];
+}
+
+/** Podman's file of logins, of the same form. Source: podman-login(1), `--authfile`. */
+export function podmanAuthFlags(engine: EngineName, { authFolder }: RegistryAuth): string[] {
+  return engine === "podman" && authFolder !== undefined
+    ? ["--authfile", `${authFolder}/config.json`]
+    : [];
+}
+
+/** Pulls an image, with a login when its registry wants one. */
+export function argvPull(engine: EngineName, image: string, auth: RegistryAuth = {}): Argv {
+  const flags = [...podmanAuthFlags(engine, auth), ...tlsFlags(engine, image)];
+  return [engine, ...dockerConfigFlags(engine, auth), "pull", "--quiet", ...flags, image];
 }
 
 /** Pushes an image to the registry its name says. */

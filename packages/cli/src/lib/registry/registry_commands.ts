@@ -1,17 +1,15 @@
 import { type Argv, type CommandResult, JijiError, SERVER_PATHS } from "@jiji/core";
-import type { EngineName } from "../engine/engine_commands.ts";
+import {
+  dockerConfigFlags,
+  type EngineName,
+  podmanAuthFlags,
+  type RegistryAuth,
+} from "../engine/engine_commands.ts";
 
 /** A registry refused us, is not trusted, or could not be reached. */
 export class RegistryError extends JijiError {
   override readonly code: string = "registry";
   override readonly exitCode: number = 6;
-}
-
-/** Where a login is used: by the user's own engine on this machine, or on a server. */
-export interface LoginPlace {
-  readonly engine: EngineName;
-  /** Folder of jiji's own for the credentials; undefined where the engine keeps the user's own. */
-  readonly authFolder: string | undefined;
 }
 
 /**
@@ -30,33 +28,19 @@ export function registryHostOf(image: string): string {
 
 /** Logs in with the password on standard input, never on the command line. */
 export function argvLogin(
-  place: LoginPlace,
+  engine: EngineName,
   login: { readonly server: string; readonly username: string },
+  auth: RegistryAuth,
 ): Argv {
-  const words = ["login", ...authFile(place), "--username", login.username, "--password-stdin"];
-  return [place.engine, ...dockerConfig(place), ...words, login.server];
+  const flags = [...podmanAuthFlags(engine, auth), "--username", login.username];
+  const config = dockerConfigFlags(engine, auth);
+  return [engine, ...config, "login", ...flags, "--password-stdin", login.server];
 }
 
 /** Forgets a login. */
-export function argvLogout(place: LoginPlace, server: string): Argv {
-  return [place.engine, ...dockerConfig(place), "logout", ...authFile(place), server];
-}
-
-/** Pulls an image with the credentials in `authFolder`. */
-export function argvPullWith(place: LoginPlace, image: string): Argv {
-  return [place.engine, ...dockerConfig(place), "pull", ...authFile(place), "--quiet", image];
-}
-
-/** Docker's folder of credentials. Source: docker(1), `--config`. */
-function dockerConfig({ engine, authFolder }: LoginPlace): string[] {
-  return engine === "docker" && authFolder !== undefined ? ["--config", authFolder] : [];
-}
-
-/** Podman's file of credentials, of the same form. Source: podman-login(1), `--authfile`. */
-function authFile({ engine, authFolder }: LoginPlace): string[] {
-  return engine === "podman" && authFolder !== undefined
-    ? ["--authfile", `${authFolder}/config.json`]
-    : [];
+export function argvLogout(engine: EngineName, server: string, auth: RegistryAuth): Argv {
+  const config = dockerConfigFlags(engine, auth);
+  return [engine, ...config, "logout", ...podmanAuthFlags(engine, auth), server];
 }
 
 /** Why a registry did not do what it was asked to. */

@@ -20,7 +20,7 @@ export interface LocalLogin {
  */
 export async function loginHere(login: RegistryLogin, local: LocalLogin): Promise<void> {
   const { engine } = local;
-  const result = await local.process.run(argvLogin({ engine, authFolder: undefined }, login), {
+  const result = await local.process.run(argvLogin(engine, login, {}), {
     timeoutMs: ENGINE_TIMEOUT_MS,
     stdin: login.password.reveal(),
     signal: local.signal,
@@ -34,7 +34,7 @@ export async function loginHere(login: RegistryLogin, local: LocalLogin): Promis
 
 /** Logs this machine's engine out; not being logged in is fine. */
 export async function logoutHere(server: string, local: LocalLogin): Promise<void> {
-  const argv = argvLogout({ engine: local.engine, authFolder: undefined }, server);
+  const argv = argvLogout(local.engine, server, {});
   await local.process.run(argv, { timeoutMs: ENGINE_TIMEOUT_MS, signal: local.signal });
 }
 
@@ -64,7 +64,7 @@ export async function loginOn(
   const authFolder = registryAuthFolder(remote.project);
   const known = ["test", "-s", `${authFolder}/config.json`] as const;
   const before = isOk(await host.run(known, { timeoutMs: OBSERVE_TIMEOUT_MS, signal }));
-  const argv = argvLogin({ engine, authFolder }, login);
+  const argv = argvLogin(engine, login, { authFolder });
   const result = await host.run(["sh", "-c", LOGIN_SCRIPT, "sh", authFolder, ...argv], {
     timeoutMs: ENGINE_TIMEOUT_MS,
     stdin: login.password.reveal(),

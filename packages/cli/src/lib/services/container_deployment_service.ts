@@ -178,7 +178,7 @@ export class ContainerDeploymentService {
     const secretFile = (path: string) => ({ path, content: renderEnvironment(environment) });
     switch (step.kind) {
       case "pullImage": {
-        const pull = argvPull(engine, step.image);
+        const pull = argvPull(engine, step.image, step);
         return plain(step.always ? pull : ["pull_missing", engine, step.image, ...pull]);
       }
       case "renameContainer":

@@ -20,7 +20,12 @@ import { addressOf } from "./service_slots.ts";
 /** Gets image and files to the server. */
 export function imageSteps(service: DesiredService): DeployStep[] {
   const steps: DeployStep[] = [
-    { kind: "pullImage", image: service.spec.image, always: service.pull === "always" },
+    {
+      kind: "pullImage",
+      image: service.spec.image,
+      always: service.pull === "always",
+      ...(service.authFolder === undefined ? {} : { authFolder: service.authFolder }),
+    },
   ];
   const { files, folders = [] } = service;
   if (files.length + folders.length > 0) steps.push({ kind: "shipFiles", files, folders });

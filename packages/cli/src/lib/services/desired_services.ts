@@ -8,6 +8,7 @@ import { certificatePath, type ServiceCertificates } from "./certificates.ts";
 import { proxyRoute } from "./proxy_route.ts";
 import { fingerprintOf, shortHash } from "./fingerprints.ts";
 import { listLocalFiles } from "../../utils/local_files.ts";
+import { registryAuthFolder, registryHostOf } from "../registry/registry_commands.ts";
 
 /** An image as a container is made from it. */
 export interface ServiceImage {
@@ -89,6 +90,9 @@ export async function desiredService(
     secretNames: service.environment.secretNames,
     built: service.build !== undefined,
     pull: service.build === undefined ? "missing" : "always",
+    ...(registryHostOf(facts.image.name) === configuration.builder.registry.server
+      ? { authFolder: registryAuthFolder(project) }
+      : {}),
   };
 }
 
