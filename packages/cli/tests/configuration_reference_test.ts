@@ -5,10 +5,17 @@ import { BuilderSchema, RegistrySchema } from "../src/lib/configuration/builder.
 import { ConfigurationSchema } from "../src/lib/configuration/configuration.ts";
 import { EnvironmentSchema } from "../src/lib/configuration/environment.ts";
 import { DeploySchema, NetworkDnsSchema, NetworkSchema } from "../src/lib/configuration/network.ts";
-import { HealthCheckSchema, ProxySchema, TargetSchema } from "../src/lib/configuration/proxy.ts";
+import {
+  BufferingSchema,
+  HealthCheckSchema,
+  LogHeadersSchema,
+  ProxySchema,
+  TargetSchema,
+} from "../src/lib/configuration/proxy.ts";
 import { ServerSchema } from "../src/lib/configuration/servers.ts";
 import {
   BuildSchema,
+  LoggingSchema,
   MountSchema,
   ServiceSchema,
 } from "../src/lib/configuration/service_schema.ts";
@@ -45,7 +52,10 @@ const SHOWN_AT: readonly [path: string, entries: ObjectEntries][] = [
   ["services.*.build", BuildSchema.entries],
   ["services.*.files.*", MountSchema.entries],
   ["services.*.environment", EnvironmentSchema.entries],
+  ["services.*.logging", LoggingSchema.entries],
   ["services.*.proxy", ProxySchema.entries],
+  ["services.*.proxy.targets.*.buffering", BufferingSchema.entries],
+  ["services.*.proxy.targets.*.log_headers", LogHeadersSchema.entries],
   ["services.*.proxy.targets.*", TargetSchema.entries],
   ["services.*.proxy.targets.*.healthcheck", HealthCheckSchema.entries],
 ];

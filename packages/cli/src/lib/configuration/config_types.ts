@@ -76,8 +76,37 @@ export interface ProxyTarget {
   /** `true` asks for certificates automatically (ACME). */
   readonly ssl: boolean | CertificateNames;
   readonly healthcheck: HealthCheckSettings;
-  /** The proxy gives up on an answer after this long. */
+  /** The proxy gives up on an answer that has not begun after this long. */
   readonly responseTimeoutMs?: number;
+  /** `false` answers plain HTTP too instead of redirecting it to HTTPS. */
+  readonly sslRedirect?: boolean;
+  readonly buffering?: BufferingSettings;
+  /** Whether `X-Forwarded-*` of the client are passed on. */
+  readonly forwardHeaders?: boolean;
+  /** One of `hosts` that requests to the others are redirected to. */
+  readonly canonicalHost?: string;
+  /** Whether the service sees paths without `pathPrefix`. */
+  readonly stripPathPrefix?: boolean;
+  readonly logHeaders?: {
+    readonly request: readonly string[];
+    readonly response: readonly string[];
+  };
+}
+
+/** Whether the proxy takes whole bodies before it passes them on, and their limits in bytes. */
+export interface BufferingSettings {
+  readonly requests: boolean;
+  readonly responses: boolean;
+  readonly maxRequestBytes?: number;
+  readonly maxResponseBytes?: number;
+  /** Of one body; what is beyond goes to a file. */
+  readonly memoryBytes?: number;
+}
+
+/** Where the output of a container goes. */
+export interface LoggingSettings {
+  readonly driver: string;
+  readonly options: Readonly<Record<string, string>>;
 }
 
 /** When a container is started again after it ended. */

@@ -5,9 +5,11 @@ import type { Secret } from "@jiji/core/runtime";
 import { BaseConfiguration, type ConfigContext, configError, type Report } from "./base.ts";
 import { buildIssues } from "./build_checks.ts";
 import { BuilderConfiguration } from "./builder.ts";
-import type { ConfigIssue } from "./config_issue.ts";
+import type { ConfigError, ConfigIssue } from "./config_issue.ts";
 import { crossIssues } from "./cross_checks.ts";
 import { EnvironmentConfiguration } from "./environment.ts";
+import type { ConfigPath } from "./format/config_path.ts";
+import type { Pointer } from "./format/document.ts";
 import { keys, matching, text } from "./format/schema_parts.ts";
 import { DeployConfiguration, NetworkConfiguration } from "./network.ts";
 import { type ServerConfiguration, ServersConfiguration } from "./servers.ts";
@@ -123,6 +125,20 @@ export class Configuration extends BaseConfiguration<ConfigurationValues> {
   /** Every secret that was resolved so far, to be redacted from output. */
   secretsGiven(): readonly Secret[] {
     return this.context.secrets.given();
+  }
+
+  /** A problem at a path of the file, found by who knows more than the file. */
+  problem(
+    path: ConfigPath,
+    message: string,
+    options: { readonly fix?: string | undefined; readonly pointer?: Pointer } = {},
+  ): ConfigIssue {
+    return this.context.document.issue(path, message, options);
+  }
+
+  /** The error for such problems, ordered by position, with their lines of the file. */
+  problemError(issues: readonly ConfigIssue[]): ConfigError {
+    return configError(this.context.document, issues);
   }
 
   /**

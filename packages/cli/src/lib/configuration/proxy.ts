@@ -3,6 +3,7 @@ import { BaseConfiguration, type ConfigContext, type Report } from "./base.ts";
 import type { HealthCheckSettings, PortMapping, ProxyTarget } from "./config_types.ts";
 import type { ConfigPath } from "./format/config_path.ts";
 import {
+  byteSize,
   duration,
   flag,
   keys,
@@ -103,6 +104,26 @@ function hostPattern(): v.GenericSchema<unknown, string> {
   );
 }
 
+/** Schema of `buffering`. */
+export const BufferingSchema = keys({
+  requests: v.optional(flag(), false),
+  responses: v.optional(flag(), false),
+  max_request_body: v.optional(byteSize()),
+  max_response_body: v.optional(byteSize()),
+  memory: v.optional(byteSize()),
+});
+
+/** Names of HTTP headers. Source: RFC 9110 section 5.6.2, without what shells and lists may take. */
+function headerName(): v.GenericSchema<unknown, string> {
+  return matching(/^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$/, "a header name", "e.g. User-Agent");
+}
+
+/** Schema of `log_headers`. */
+export const LogHeadersSchema = keys({
+  request: v.optional(list(headerName()), []),
+  response: v.optional(list(headerName()), []),
+});
+
 const TARGET_ENTRIES = {
   app_port: v.optional(port()),
   host: v.optional(hostPattern()),
@@ -123,11 +144,19 @@ const TARGET_ENTRIES = {
   ),
   healthcheck: v.optional(HealthCheckSchema),
   response_timeout: v.optional(duration()),
+  ssl_redirect: v.optional(flag()),
+  buffering: v.optional(BufferingSchema),
+  forward_headers: v.optional(flag()),
+  canonical_host: v.optional(hostPattern()),
+  strip_path_prefix: v.optional(flag()),
+  log_headers: v.optional(LogHeadersSchema),
 };
 
 const TARGET_NOTES = {
   port: "unknown key, did you mean app_port?",
   server: "unknown key, did you mean hosts?",
+  max_request_body: "write it below `buffering`",
+  error_pages: "error pages of your own are not supported; put them into the application",
 };
 
 /** Schema of one target of `proxy.targets`. */
@@ -192,7 +221,7 @@ export class ProxyConfiguration extends BaseConfiguration<ProxyValues> {
         report(
           [...this.pathOf(index), "app_port"],
           `another target of this service has app_port ${target.app_port} already`,
-          { fix: "list all host names in one target" },
+          { fix: "list all host names in one target; for paths apart, make another service" },
         );
       }
       seenPorts.add(target.app_port);
@@ -225,6 +254,7 @@ export class ProxyConfiguration extends BaseConfiguration<ProxyValues> {
       }
     });
     this.#checkSsl(target, folded, path, report);
+    checkOptions(target, folded, path, report);
     if (target.healthcheck !== undefined) {
       checkHealthCheck(target.healthcheck, [...path, "healthcheck"], report);
     }
@@ -236,19 +266,20 @@ export class ProxyConfiguration extends BaseConfiguration<ProxyValues> {
     path: ConfigPath,
     report: Report,
   ): void {
-    if (target.ssl === false) return;
-    if (target.ssl !== true) {
-      report([...path, "ssl"], "certificates of your own are not supported yet", {
-        fix: "write true for automatic ones, or end TLS before the server",
+    if (target.ssl === false) {
+      if (target.ssl_redirect === undefined) return;
+      report([...path, "ssl_redirect"], "ssl_redirect means nothing without ssl", {
+        fix: "add `ssl: true`, or remove this",
         pointer: "key",
       });
+      return;
     }
     if (hosts.length === 0) {
       report([...path, "ssl"], "ssl needs a host name", { fix: "add `host:`" });
     }
     if (target.ssl === true && hosts.some((host) => host.startsWith("*."))) {
       report([...path, "ssl"], "no certificate can be had automatically for a wildcard host", {
-        fix: "list the host names one by one",
+        fix: "list the host names one by one, or bring a certificate of your own",
       });
     }
     if (normalPrefix(target.path_prefix) !== undefined) {
@@ -283,11 +314,80 @@ export class ProxyConfiguration extends BaseConfiguration<ProxyValues> {
         port: appPort,
         deployTimeoutMs: this.#owner.healthTimeoutMs(),
       }),
-      ...(values.response_timeout === undefined
-        ? {}
-        : { responseTimeoutMs: values.response_timeout }),
+      ...targetOptions(values),
     };
   }
+}
+
+/** Problems of the further keys of a target. */
+function checkOptions(
+  target: TargetValues,
+  hosts: readonly string[],
+  path: ConfigPath,
+  report: Report,
+): void {
+  const canonical = target.canonical_host?.toLowerCase();
+  if (canonical !== undefined && (!hosts.includes(canonical) || canonical.startsWith("*."))) {
+    const named = hosts.filter((host) => !host.startsWith("*."));
+    report([...path, "canonical_host"], `${canonical} is not one of the target's hosts`, {
+      fix: named.length === 0 ? "add it to `hosts`" : `one of: ${named.join(", ")}`,
+    });
+  }
+  if (target.strip_path_prefix !== undefined && normalPrefix(target.path_prefix) === undefined) {
+    report([...path, "strip_path_prefix"], "there is no path_prefix to strip", { pointer: "key" });
+  }
+  const { buffering } = target;
+  if (buffering === undefined) return;
+  for (
+    const [limit, needed] of [["max_request_body", "requests"], [
+      "max_response_body",
+      "responses",
+    ]] as const
+  ) {
+    if (buffering[limit] === undefined || buffering[needed]) continue;
+    report([...path, "buffering", limit], `${limit} holds only for bodies that are buffered`, {
+      fix: `add \`${needed}: true\``,
+      pointer: "key",
+    });
+  }
+  if (buffering.memory !== undefined && !buffering.requests && !buffering.responses) {
+    report([...path, "buffering", "memory"], "nothing is buffered", {
+      fix: "add `requests: true` or `responses: true`",
+      pointer: "key",
+    });
+  }
+}
+
+/** The further keys of a target, only those that are written. */
+function targetOptions(values: TargetValues): Partial<ProxyTarget> {
+  const { buffering, log_headers: headers } = values;
+  const limits = buffering && {
+    maxRequestBytes: buffering.max_request_body,
+    maxResponseBytes: buffering.max_response_body,
+    memoryBytes: buffering.memory,
+  };
+  return written({
+    responseTimeoutMs: values.response_timeout,
+    sslRedirect: values.ssl_redirect,
+    forwardHeaders: values.forward_headers,
+    canonicalHost: values.canonical_host?.toLowerCase(),
+    stripPathPrefix: values.strip_path_prefix,
+    logHeaders: headers,
+    buffering: buffering && {
+      requests: buffering.requests,
+      responses: buffering.responses,
+      ...written(limits ?? {}),
+    },
+  });
+}
+
+/** An object without the keys that have no value. */
+function written<T extends object>(
+  values: T,
+): { [Key in keyof T]?: Exclude<T[Key], undefined> } {
+  return Object.fromEntries(
+    Object.entries(values).filter(([, value]) => value !== undefined),
+  ) as { [Key in keyof T]?: Exclude<T[Key], undefined> };
 }
 
 /** A prefix without slash at its end; undefined for the root. */

@@ -4,6 +4,7 @@ import { BaseConfiguration, type ConfigContext, type Report } from "./base.ts";
 import type {
   BuildSettings,
   HealthCheckSettings,
+  LoggingSettings,
   MountedPath,
   PortMapping,
   RestartPolicy,
@@ -13,6 +14,7 @@ import { interpolate, parseShellWords, renderVolume } from "./format/service_par
 import { quote } from "./format/schema_parts.ts";
 import { closestWord } from "./format/suggestions.ts";
 import { checkHealthCheck, healthCheckSettings, ProxyConfiguration } from "./proxy.ts";
+import { checkMounts, checkNetwork, checkScale } from "./service_checks.ts";
 import { type MountValues, ServiceSchema, type ServiceValues } from "./service_schema.ts";
 
 /** What a service needs of the rest of the configuration. */
@@ -107,10 +109,24 @@ export class ServiceConfiguration extends BaseConfiguration<ServiceValues> {
 
   /** Arguments that replace the image's command, `${NAME}` filled in. */
   get command(): readonly string[] | undefined {
-    const { command } = this.values;
+    return this.#words(this.values.command);
+  }
+
+  /** One-off command in the new image before any container is replaced; absent when there is none. */
+  get releaseCommand(): { command: readonly string[]; timeoutMs: number } | undefined {
+    const command = this.#words(this.values.release_command);
+    return command && { command, timeoutMs: this.values.release_timeout };
+  }
+
+  #words(command: ServiceValues["command"]): readonly string[] | undefined {
     if (command === undefined) return undefined;
     const words = typeof command === "string" ? parseShellWords(command) ?? [] : command;
     return words.map((word) => interpolate(word, this.environment.clear).text);
+  }
+
+  /** Instances on each of its servers. */
+  get scale(): number {
+    return this.values.scale;
   }
 
   /** `bridge` (the mesh), `host`, `none` or `container:NAME`. */
@@ -168,6 +184,25 @@ export class ServiceConfiguration extends BaseConfiguration<ServiceValues> {
     return Math.ceil(this.values.stop_grace / 1_000);
   }
 
+  /** How long requests under way may take on the old container; undefined as for all services. */
+  get drainTimeoutMs(): number | undefined {
+    return this.values.drain_timeout;
+  }
+
+  /** Where its output goes; undefined leaves it to jiji. */
+  get logging(): LoggingSettings | undefined {
+    const { logging } = this.values;
+    return logging && {
+      driver: logging.driver,
+      options: Object.fromEntries(
+        Object.entries(logging.options).map(([name, value]) => [
+          name,
+          this.#scalarText(value, ["logging", "options", name]),
+        ]),
+      ),
+    };
+  }
+
   /** Labels beside jiji's own. */
   get labels(): Readonly<Record<string, string>> {
     return Object.fromEntries(
@@ -209,9 +244,11 @@ export class ServiceConfiguration extends BaseConfiguration<ServiceValues> {
     if (values.image !== undefined && values.build !== undefined) {
       report(["build"], "image and build exclude each other", { pointer: "key" });
     }
-    this.#checkNetwork(values, report);
-    this.#checkCommand(values, report);
-    this.#checkMounts(values, report);
+    checkNetwork(values, report);
+    this.#checkCommand(values, "command", report);
+    this.#checkCommand(values, "release_command", report);
+    checkScale(values, report);
+    checkMounts(values, report);
     if (values.healthcheck !== undefined) {
       checkHealthCheck(values.healthcheck, ["healthcheck"], report);
       if (values.proxy !== undefined) {
@@ -256,42 +293,22 @@ export class ServiceConfiguration extends BaseConfiguration<ServiceValues> {
     });
   }
 
-  #checkNetwork(values: ServiceValues, report: Report): void {
-    const published = values.ports.findIndex((mapping) => mapping.hostPort !== undefined);
-    if (values.network_mode !== "bridge") {
-      for (const key of ["proxy", "ports"] as const) {
-        if (values[key] === undefined || (key === "ports" && values.ports.length === 0)) continue;
-        report([key], `${key} needs network_mode bridge, not ${values.network_mode}`, {
-          pointer: "key",
-        });
-      }
-    } else if (published >= 0 && !values.stop_first) {
-      const { text = "", containerPort = 0 } = values.ports[published] ?? {};
-      report(["ports", published], `${text}: old and new container can't both have a server port`, {
-        fix: `write ${containerPort} alone, or set \`stop_first: true\``,
-      });
-    }
-    values.ports.forEach((mapping, index) => {
-      const same = values.ports.findIndex((other) =>
-        other.containerPort === mapping.containerPort && other.protocol === mapping.protocol &&
-        other.hostPort === mapping.hostPort && other.hostIp === mapping.hostIp
-      );
-      if (same < index) report(["ports", index], `${mapping.text} is listed twice`);
-    });
-  }
-
-  #checkCommand(values: ServiceValues, report: Report): void {
-    const { command } = values;
+  #checkCommand(
+    values: ServiceValues,
+    key: "command" | "release_command",
+    report: Report,
+  ): void {
+    const command = values[key];
     if (command === undefined) return;
     if (typeof command === "string" && parseShellWords(command) === undefined) {
-      report(["command"], "a quote is not closed");
+      report([key], "a quote is not closed");
       return;
     }
     if (this.environment.issues().length > 0) return;
     const { clear, secretNames } = this.environment;
     const texts = typeof command === "string" ? [command] : command;
     texts.forEach((text, index) => {
-      const path = typeof command === "string" ? ["command"] : ["command", index];
+      const path = typeof command === "string" ? [key] : [key, index];
       for (const name of interpolate(text, clear).missing) {
         const secret = secretNames.includes(name);
         report(path, secret ? `${name} is a secret` : `\${${name}} has no value`, {
@@ -301,18 +318,6 @@ export class ServiceConfiguration extends BaseConfiguration<ServiceValues> {
         });
       }
     });
-  }
-
-  #checkMounts(values: ServiceValues, report: Report): void {
-    const seen = new Map<string, string>();
-    const claim = (target: string, path: (string | number)[]) => {
-      const other = seen.get(target);
-      if (other !== undefined) report(path, `${target} is mounted by ${other} already`);
-      else seen.set(target, path.join("."));
-    };
-    values.volumes.forEach((volume, index) => claim(volume.target, ["volumes", index]));
-    values.files.forEach((mount, index) => claim(mount.remote, ["files", index]));
-    values.directories.forEach((mount, index) => claim(mount.remote, ["directories", index]));
   }
 
   /** Undefined when the service has problems of its own. */

@@ -17,6 +17,7 @@ import {
   mapOf,
   matching,
   oneOf,
+  parseByteSize,
   problem,
   quote,
   text,
@@ -149,9 +150,43 @@ const cpus: v.GenericSchema<unknown, number> = parsedBy(
 );
 
 const gpus: v.GenericSchema<unknown, string> = parsedBy(
-  (input) => /^(all|\d{1,3}|[\w",=:.-]+)$/.test(String(input)) ? String(input) : undefined,
+  (input) =>
+    /^(all|[1-9]\d{0,2}|device=[\w-]+(,[\w-]+)*)$/.test(String(input)) ? String(input) : undefined,
   "a choice of GPUs",
-  "all, a number, or device=ID",
+  "all, how many, or device=ID with IDs joined by commas",
+);
+
+/** Docker refuses less. Source: moby, daemon/daemon_unix.go, linuxMinMemory. */
+const MEMORY_MIN_BYTES = 6 * 1024 * 1024;
+
+const memory: v.GenericSchema<unknown, string> = parsedBy(
+  (input) => {
+    const isSize = typeof input === "string" && /^\d+(\.\d+)?(b|[kmg]b?)$/i.test(input);
+    return isSize && (parseByteSize(input) ?? 0) >= MEMORY_MIN_BYTES ? input : undefined;
+  },
+  "an amount of memory",
+  "a number with its unit, at least 6m, e.g. 512m or 2g",
+);
+
+/** Schema of `logging`. */
+export const LoggingSchema = keys({
+  driver: matching(/^[a-z][a-z0-9-]{0,49}$/, "a log driver", "e.g. json-file, local or journald"),
+  options: v.optional(
+    v.pipe(
+      mapOf(scalar),
+      v.check(
+        (options) => Object.keys(options).every((name) => /^[\w][\w.-]*$/.test(name)),
+        problem("an option has a name that no log driver takes", "e.g. max-size"),
+      ),
+    ),
+    {},
+  ),
+});
+
+const commandWords = v.lazy((input): v.GenericSchema<unknown, string | string[]> =>
+  Array.isArray(input)
+    ? list(v.pipe(scalar, v.transform(String)))
+    : text("a command or a list of its words")
 );
 
 const SERVERS_NOTE = "unknown key, did you mean hosts? It lists names of `servers`";
@@ -168,13 +203,7 @@ export const ServiceSchema = keys({
   files: v.optional(list(mount), []),
   directories: v.optional(list(mount), []),
   environment: v.optional(v.unknown()),
-  command: v.optional(
-    v.lazy((input): v.GenericSchema<unknown, string | string[]> =>
-      Array.isArray(input)
-        ? list(v.pipe(scalar, v.transform(String)))
-        : text("a command or a list of its words")
-    ),
-  ),
+  command: v.optional(commandWords),
   network_mode: v.optional(
     matching(
       /^(bridge|host|none|container:[\w][\w.-]*)$/,
@@ -184,23 +213,27 @@ export const ServiceSchema = keys({
     "bridge",
   ),
   cpus: v.optional(cpus),
-  memory: v.optional(parsedBy(
-    (input) =>
-      typeof input === "string" && /^\d+(\.\d+)?[bkmg]b?$/i.test(input) ? input : undefined,
-    "an amount of memory",
-    "a number with its unit, e.g. 512m or 2g",
-  )),
+  memory: v.optional(memory),
   gpus: v.optional(gpus),
   devices: v.optional(
-    list(matching(/^\/[^\s,]+$/, "a device", "e.g. /dev/ttyUSB0 or /dev/sda:/dev/xvda:rw")),
+    list(matching(
+      /^\/[^\s,:]+(:\/[^\s,:]+)?(:[rwm]{1,3})?$/,
+      "a device",
+      "e.g. /dev/ttyUSB0 or /dev/sda:/dev/xvda:rw",
+    )),
     [],
   ),
   privileged: v.optional(flag(), false),
   cap_add: v.optional(list(matching(/^[A-Z_]+$/, "a capability", "capitals, e.g. NET_ADMIN")), []),
   stop_first: v.optional(flag(), false),
+  scale: v.optional(wholeNumber("a number of instances", { min: 1, max: 100 }), 1),
+  release_command: v.optional(commandWords),
+  release_timeout: v.optional(duration({ minMs: 1_000, maxMs: 86_400_000 }), "5m"),
   restart: v.optional(oneOf(["unless-stopped", "always", "on-failure", "no"]), "unless-stopped"),
   retain: v.optional(wholeNumber("a number of versions", { min: 1, max: 1_000 }), 3),
   stop_grace: v.optional(duration({ minMs: 1_000, maxMs: 86_400_000 }), "10s"),
+  drain_timeout: v.optional(duration({ minMs: 1_000, maxMs: 86_400_000 })),
+  logging: v.optional(LoggingSchema),
   labels: v.optional(
     v.pipe(
       mapOf(scalar),
@@ -221,7 +254,7 @@ export const ServiceSchema = keys({
   servers: SERVERS_NOTE,
   host: SERVERS_NOTE,
   env: "unknown key, did you mean environment?",
-  scale: "several instances on one server are not supported yet",
+  replicas: "unknown key, did you mean scale?",
   crons: "cron jobs are not supported yet",
   health_check: "unknown key, did you mean healthcheck?",
 });

@@ -19,7 +19,6 @@ export interface PublishedPort {
 export interface ContainerSpec {
   readonly image: string;
   readonly command: readonly string[];
-  /** Values that are not secret; secrets go into {@link ContainerPlace.envFile}. */
   readonly published: readonly PublishedPort[];
   /** Mounts in the engine's own text form. */
   readonly volumes: readonly string[];
@@ -34,6 +33,11 @@ export interface ContainerSpec {
   /** The user's own labels. */
   readonly labels: Readonly<Record<string, string>>;
   readonly stopGraceSeconds: number;
+  /** Absent: Docker's own kind with a limit, Podman's own choice. */
+  readonly logging?: {
+    readonly driver: string;
+    readonly options: Readonly<Record<string, string>>;
+  };
 }
 
 /** Where and under which name a container starts. */
@@ -55,9 +59,8 @@ export function isOnJijiNetwork(networkMode: string): boolean {
 
 /** `docker run` of a service's container: detached, labelled, with a pinned address. */
 export function argvRun(spec: ContainerSpec, place: ContainerPlace): Argv {
-  const { engine } = place;
   return [
-    engine,
+    place.engine,
     "run",
     "--detach",
     "--name",
@@ -67,19 +70,49 @@ export function argvRun(spec: ContainerSpec, place: ContainerPlace): Argv {
     spec.restart,
     "--stop-timeout",
     String(spec.stopGraceSeconds),
-    "--env-file",
-    place.envFile,
+    ...logFlags(place.engine, spec.logging),
     ...spec.published.flatMap((port) => ["--publish", renderPublished(port)]),
-    ...spec.volumes.flatMap((volume) => ["--volume", volume]),
-    ...optional("--cpus", spec.cpus),
-    ...optional("--memory", spec.memory),
-    ...gpuFlags(engine, spec.gpus),
-    ...spec.devices.flatMap((device) => ["--device", device]),
-    ...(spec.privileged ? ["--privileged"] : []),
-    ...spec.capAdd.flatMap((capability) => ["--cap-add", capability]),
+    ...resourceFlags(spec, place),
     ...labelFlags({ ...spec.labels, ...renderContainerLabels(place.jijiLabels) }),
     spec.image,
     ...spec.command,
+  ];
+}
+
+/**
+ * `docker run` of a one-off command with what the service's containers have, but their ports: it
+ * stays in the foreground and is gone when it ends.
+ */
+export function argvRunOnce(
+  spec: ContainerSpec,
+  place: ContainerPlace & { readonly command: readonly string[] },
+): Argv {
+  const role = { [LABELS.role]: "release" };
+  return [
+    place.engine,
+    "run",
+    "--rm",
+    "--name",
+    place.name,
+    ...networkFlags(spec, place),
+    ...resourceFlags(spec, place),
+    ...labelFlags({ ...spec.labels, ...renderContainerLabels(place.jijiLabels), ...role }),
+    spec.image,
+    ...place.command,
+  ];
+}
+
+function resourceFlags(spec: ContainerSpec, place: ContainerPlace): string[] {
+  return [
+    "--env-file",
+    place.envFile,
+    ...spec.volumes.flatMap((volume) => ["--volume", volume]),
+    ...optional("--cpus", spec.cpus),
+    ...optional("--memory", spec.memory),
+    ...gpuFlags(place.engine, spec.gpus),
+    ...spec.devices.flatMap((device) => ["--device", device]),
+    ...(spec.privileged ? ["--privileged"] : []),
+    ...spec.capAdd.flatMap((capability) => ["--cap-add", capability]),
   ];
 }
 
@@ -102,10 +135,39 @@ function networkFlags(spec: ContainerSpec, place: ContainerPlace): string[] {
   ];
 }
 
-/** Podman has no `--gpus`; it takes CDI device names. Source: podman-run(1), `--device`. */
+/**
+ * Docker keeps whatever a container ever wrote unless it is told a limit; Podman writes to the
+ * journal, which has its own. Source: docs.docker.com "JSON File logging driver", podman-run(1).
+ */
+const DOCKER_LOGGING: NonNullable<ContainerSpec["logging"]> = {
+  driver: "json-file",
+  options: { "max-file": "3", "max-size": "10m" },
+};
+
+function logFlags(engine: EngineName, wanted: ContainerSpec["logging"]): string[] {
+  const logging = wanted ?? (engine === "docker" ? DOCKER_LOGGING : undefined);
+  if (logging === undefined) return [];
+  const options = Object.keys(logging.options).sort();
+  return [
+    "--log-driver",
+    logging.driver,
+    ...options.flatMap((name) => ["--log-opt", `${name}=${logging.options[name]}`]),
+  ];
+}
+
+/**
+ * Docker reads `--gpus` as a CSV line, so a list of devices stands in quotes. Podman has no such
+ * flag; it takes CDI device names. Source: docker-run(1), `--gpus`; podman-run(1), `--device`.
+ */
 function gpuFlags(engine: EngineName, gpus: string | undefined): string[] {
   if (gpus === undefined) return [];
-  return engine === "docker" ? ["--gpus", gpus] : ["--device", `nvidia.com/gpu=${gpus}`];
+  if (engine === "docker") return ["--gpus", gpus.includes(",") ? `"${gpus}"` : gpus];
+  const devices = gpus.startsWith("device=")
+    ? gpus.slice("device=".length).split(",")
+    : /^\d+$/.test(gpus)
+    ? Array.from({ length: Number(gpus) }, (_, index) => String(index))
+    : [gpus];
+  return devices.flatMap((device) => ["--device", `nvidia.com/gpu=${device}`]);
 }
 
 function optional(flag: string, value: string | undefined): string[] {

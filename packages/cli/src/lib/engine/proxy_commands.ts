@@ -2,9 +2,12 @@ import * as v from "valibot";
 import {
   type Argv,
   CONTAINER_NETWORK,
+  isVouched,
   PROXY_CONTAINER,
   PROXY_VOLUME,
+  PROXY_VOLUME_TARGET,
   type ProxyRoute,
+  SERVER_PATHS,
 } from "@jiji/core";
 import { PROXY_IMAGE } from "../../constants.ts";
 import { argvExec, type EngineName } from "./engine_commands.ts";
@@ -41,7 +44,7 @@ export function argvRunProxy(place: ProxyPlace): Argv {
     "--publish",
     "443:443",
     "--volume",
-    `${PROXY_VOLUME}:/home/kamal-proxy/.config/kamal-proxy`,
+    `${PROXY_VOLUME}:${PROXY_VOLUME_TARGET}`,
     "--log-opt",
     "max-size=10m",
     "--label",
@@ -64,7 +67,7 @@ export function argvDeployRoute(
     readonly deployTimeoutMs: number;
   },
 ): Argv {
-  return argvExec(engine, PROXY_CONTAINER, [
+  const argv = argvExec(engine, PROXY_CONTAINER, [
     "kamal-proxy",
     "deploy",
     route.name,
@@ -73,7 +76,20 @@ export function argvDeployRoute(
     `--drain-timeout=${options.drainTimeoutMs}ms`,
     ...route.flags,
   ]);
+  if (!isVouched(route)) return argv;
+  const timeoutMs = options.deployTimeoutMs + options.drainTimeoutMs + VOUCH_SPARE_MS;
+  return [
+    `${SERVER_PATHS.bin}/jiji-daemon`,
+    "vouch",
+    `--targets=${options.targets.join(",")}`,
+    `--timeout-ms=${timeoutMs}`,
+    "--",
+    ...argv,
+  ];
 }
+
+/** What starting a voucher takes beside the command, with room to spare, milliseconds. */
+const VOUCH_SPARE_MS = 15_000;
 
 /** Lets a route take no further requests (503) and returns when those in flight have ended. */
 export function argvStopRoute(

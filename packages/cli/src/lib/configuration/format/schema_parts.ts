@@ -187,6 +187,38 @@ export function duration(
   );
 }
 
+const UNIT_BYTES: Readonly<Record<string, number>> = {
+  "": 1,
+  b: 1,
+  k: 1_024,
+  m: 1_024 ** 2,
+  g: 1_024 ** 3,
+};
+
+/** Bytes of `512k`, `10m` or `1g`, also with a `b` behind; undefined for anything else. */
+export function parseByteSize(text: string): number | undefined {
+  const match = /^(\d{1,12}(?:\.\d{1,6})?)([bkmg]?)b?$/i.exec(text);
+  const unit = match === null ? undefined : UNIT_BYTES[(match[2] ?? "").toLowerCase()];
+  return unit === undefined ? undefined : Math.round(Number(match?.[1]) * unit);
+}
+
+/** A number of bytes with its unit, at least 1. */
+export function byteSize(): v.GenericSchema<unknown, number> {
+  return v.pipe(
+    v.unknown(),
+    v.rawTransform<unknown, number>(({ dataset, addIssue, NEVER }) => {
+      const input = dataset.value;
+      const bytes = typeof input === "string" || typeof input === "number"
+        ? parseByteSize(String(input))
+        : undefined;
+      if (bytes !== undefined && bytes >= 1) return bytes;
+      const fix = "a number with its unit, e.g. 512k, 10m or 1g";
+      addIssue({ message: problem(`${quote(input)} is not an amount of data`, fix) });
+      return NEVER;
+    }),
+  );
+}
+
 /** One of a few words. */
 export function oneOf<const Words extends readonly string[]>(
   words: Words,
