@@ -11,7 +11,7 @@ import {
   RegistryError,
   registryHostOf,
 } from "../src/lib/registry/registry_commands.ts";
-import { isLoggedIn, loginHere, loginOn, logoutOn } from "../src/lib/registry/registry_login.ts";
+import { loginHere, loginOn, logoutOn } from "../src/lib/registry/registry_login.ts";
 import { configText, configurationOf, problemsOf } from "./configuration_fixture.ts";
 import { inFolder, LocalHost } from "./local_host.ts";
 
@@ -150,23 +150,21 @@ class LoginHost extends LocalHost {
   }
 }
 
-Deno.test("loginOn(), logoutOn(): a file for root alone, gone again, and known to be there", () =>
+Deno.test("loginOn(), logoutOn(): a file for root alone, that stays only when asked for", () =>
   inFolder(async (folder) => {
     const host = new LoginHost("s1", folder);
     const login = loginOf(withRegistry(REMOTE), { REG_PASSWORD: "hunter22" })!;
-    const remote = {
-      engine: "docker",
-      project: "shop",
-      signal: new AbortController().signal,
-    } as const;
-    assert.equal(await loginOn(host, login, remote), false);
+    const signal = new AbortController().signal;
+    const remote = { engine: "docker", project: "shop", signal } as const;
+    assert.equal(await loginOn(host, login, { ...remote, keep: false }), false);
     const path = `${folder}/run/registry/shop/config.json`;
     assert.equal((await Deno.stat(path)).mode! & 0o777, 0o600);
     assert.equal((await Deno.stat(`${folder}/run/registry/shop`)).mode! & 0o777, 0o700);
-    assert.equal(await isLoggedIn(host, "shop"), true);
-    assert.equal(await loginOn(host, login, remote), true, "it was there before");
+    assert.equal(await loginOn(host, login, { ...remote, keep: false }), false);
+    assert.equal(await loginOn(host, login, { ...remote, keep: true }), true);
+    assert.equal(await loginOn(host, login, { ...remote, keep: false }), true, "it is to stay");
     await logoutOn(host, "shop");
-    assert.equal(await isLoggedIn(host, "shop"), false);
+    await assert.rejects(Deno.stat(path), Deno.errors.NotFound);
     const argvs = host.commands.map(({ argv }) => argv.join(" ")).join("\n");
     assert(!argvs.includes("hunter22"));
   }));

@@ -65,7 +65,7 @@ export async function registryLogin(options: RegistryOptions, ports: Ports): Pro
     here: (local) => loginHere(login, local),
     there: async (host, context) => {
       const { configuration: { builder, project }, signal } = context;
-      await loginOn(host, login, { engine: builder.engine, project, signal });
+      await loginOn(host, login, { engine: builder.engine, project, keep: true, signal });
     },
   });
 }

@@ -117,8 +117,8 @@ export class ImageShipping implements AsyncDisposable {
     const login = pulling.length > 0 ? registry.login() : undefined;
     if (login === undefined) return;
     const attempts = await Promise.allSettled(pulling.map(async (host) => {
-      const before = await loginOn(host, login, { engine, project, signal });
-      if (!before) this.#undo.push(() => logoutOn(host, project));
+      const kept = await loginOn(host, login, { engine, project, keep: false, signal });
+      if (!kept) this.#undo.push(() => logoutOn(host, project));
     }));
     const failed = attempts.find((attempt) => attempt.status === "rejected");
     if (failed) throw failed.reason;

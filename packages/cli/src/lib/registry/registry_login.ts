@@ -1,7 +1,7 @@
 import { isOk, type Process } from "@jiji/core";
 import { ENGINE_TIMEOUT_MS, OBSERVE_TIMEOUT_MS } from "../../constants.ts";
 import type { RemoteHost } from "../../types/remote_host.ts";
-import { mustRun, mustRunScript } from "../../utils/remote.ts";
+import { mustRun } from "../../utils/remote.ts";
 import type { RegistryLogin } from "../configuration/builder.ts";
 import type { EngineName } from "../engine/engine_commands.ts";
 import { argvLogin, argvLogout, registryAuthFolder, registryError } from "./registry_commands.ts";
@@ -42,17 +42,23 @@ export async function logoutHere(server: string, local: LocalLogin): Promise<voi
 export interface RemoteLogin {
   readonly engine: EngineName;
   readonly project: string;
+  /** Whether it stays until logout or reboot; otherwise whoever asked for it forgets it. */
+  readonly keep: boolean;
   readonly signal: AbortSignal;
 }
 
-/** Arguments: folder, then the engine's command, whose standard input is the password. */
-const LOGIN_SCRIPT = 'umask 077; mkdir -p -- "$1" && shift && exec "$@"';
+/** Arguments: folder, `keep` or `use`, then the engine's command, whose input is the password. */
+const LOGIN_SCRIPT = `umask 077
+folder=$1 wish=$2; shift 2
+mkdir -p -- "$folder" && "$@" || exit
+if [ "$wish" = keep ]; then : >"$folder/kept"; fi
+if [ -e "$folder/kept" ]; then echo jiji-kept; fi`;
 
 /**
  * Logs a server in, for jiji's own pulls of this project: into a folder that only root reads, on
  * tmpfs. The password travels over standard input.
  *
- * @returns whether the server had such a login before.
+ * @returns whether the login is to stay: asked for by `keep`, now or earlier.
  * @throws {RegistryError} with the reason and the way on.
  */
 export async function loginOn(
@@ -62,15 +68,14 @@ export async function loginOn(
 ): Promise<boolean> {
   const { engine, signal } = remote;
   const authFolder = registryAuthFolder(remote.project);
-  const known = ["test", "-s", `${authFolder}/config.json`] as const;
-  const before = isOk(await host.run(known, { timeoutMs: OBSERVE_TIMEOUT_MS, signal }));
   const argv = argvLogin(engine, login, { authFolder });
-  const result = await host.run(["sh", "-c", LOGIN_SCRIPT, "sh", authFolder, ...argv], {
+  const wish = remote.keep ? "keep" : "use";
+  const result = await host.run(["sh", "-c", LOGIN_SCRIPT, "sh", authFolder, wish, ...argv], {
     timeoutMs: ENGINE_TIMEOUT_MS,
     stdin: login.password.reveal(),
     signal,
   });
-  if (isOk(result)) return before;
+  if (isOk(result)) return result.stdout.includes("jiji-kept");
   throw registryError({
     ...{ engine, result, where: host.name, what: `logging in to ${login.server}` },
     ...{ server: login.server, username: login.username, position: login.position },
@@ -83,14 +88,4 @@ export async function logoutOn(host: RemoteHost, project: string): Promise<void>
     what: "forgetting the registry's login failed",
     timeoutMs: OBSERVE_TIMEOUT_MS,
   });
-}
-
-/** Whether a server holds a login of the project. */
-export async function isLoggedIn(host: RemoteHost, project: string): Promise<boolean> {
-  const text = await mustRunScript(host, 'if [ -s "$1/config.json" ]; then echo yes; fi', {
-    args: [registryAuthFolder(project)],
-    what: "looking for a login failed",
-    timeoutMs: OBSERVE_TIMEOUT_MS,
-  });
-  return text.trim() === "yes";
 }
