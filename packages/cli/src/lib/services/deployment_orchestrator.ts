@@ -239,10 +239,12 @@ export class DeploymentOrchestrator {
         begin: (step) => {
           current = { step, startedMs: clock.monotonicMs() };
           run.tried.add(step);
+          if (isBookkeeping(step)) return;
           emit({ kind: "started", lane, title: renderStep(step).doing });
         },
         end: (step) => {
           run.finished.add(step);
+          if (isBookkeeping(step)) return;
           const title = renderStep(step);
           const durationMs = clock.monotonicMs() - (current?.startedMs ?? 0);
           emit({ kind: "finished", lane, title: title.doing, detail: title.done, durationMs });
@@ -303,6 +305,11 @@ export class DeploymentOrchestrator {
 
 /** The signal of steps that Ctrl-C does not cut short; they have their own time limits. */
 const UNINTERRUPTED = new AbortController().signal;
+
+/** Steps of milliseconds that are told only when they fail. */
+function isBookkeeping(step: DeployStep): boolean {
+  return step.kind === "keepRelease" || step.kind === "writeAudit";
+}
 
 /** Whether a step of the undoing has anything to undo; before the rename the name is the old one's. */
 function isToUndo(step: DeployStep, run: Run): boolean {

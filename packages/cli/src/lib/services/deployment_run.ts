@@ -80,7 +80,9 @@ export async function withLeftBehind(context: CommandContext): Promise<CommandCo
  */
 export async function runDeployment(context: CommandContext, run: DeploymentRun): Promise<void> {
   const { configuration, output, signal, clock } = context;
-  const { canary, canaryWaitMs, onFailure, maxParallel } = configuration.deploy;
+  const { canaryWaitMs, onFailure, maxParallel } = configuration.deploy;
+  // The way back, and more of what runs already, need no trial.
+  const canary = run.action === "deploy" ? configuration.deploy.canary : [];
   const plan = planDeployment(run.desired, run.observed, {
     nowMs: clock.nowMs(),
     deployment: `${clock.nowMs().toString(36)}-${randomHex(4)}`,
