@@ -127,7 +127,11 @@ const SERVICE_PROBLEMS: readonly [name: string, service: string, problem: RegExp
     "{image: a, hosts: [s1], command: 'x ${KEY}', environment: {secrets: [KEY]}}",
     /KEY is a secret/,
   ],
-  ["scale", "{image: a, hosts: [s1], scale: 2}", /not supported yet/],
+  [
+    "scale with stop_first",
+    "{image: a, hosts: [s1], scale: 2, stop_first: true}",
+    /can.t share stop_first/,
+  ],
   ["other tools' key", "{image: a, servers: [s1], hosts: [s1]}", /did you mean hosts\?/],
   ["variable name", "{image: a, hosts: [s1], environment: {clear: {A-B: 1}}}", /not a variable/],
   ["empty variable", "{image: a, hosts: [s1], environment: {clear: {A: }}}", /empty is ""/],

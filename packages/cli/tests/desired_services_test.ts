@@ -41,6 +41,27 @@ async function desired(wish: Wish = {}): Promise<DesiredService> {
   return await desiredService(configuration, service, { image: wish.image ?? IMAGE, environment });
 }
 
+Deno.test("desiredService(): folders exist on the server even when they are empty here", () =>
+  inFolder(async (root) => {
+    const directories = '["missing:/a", {local: static, remote: /b, mode: "0640", owner: "7:8"}]';
+    await Deno.mkdir(`${root}/static`);
+    await Deno.writeTextFile(`${root}/static/x`, "x");
+    const { folders, files, spec } = await desired({ changes: { directories }, root });
+    const short = (path: string) => path.replace(/[0-9a-f]{16}/, "HASH");
+    const base = "/var/lib/jiji/projects/shop/files/web/HASH/tree";
+    assert.deepEqual(folders?.map((folder) => ({ ...folder, remote: short(folder.remote) })), [
+      { remote: base, mode: 0o755, owner: undefined },
+      { remote: base, mode: 0o750, owner: "7:8" },
+    ]);
+    assert.deepEqual(files.map(({ mode, owner }) => [mode, owner]), [[0o640, "7:8"]]);
+    assert.deepEqual(spec.volumes.map(short), [`${base}:/a`, `${base}:/b`]);
+  }));
+
+Deno.test("desiredService(): a service's own drain time wins", async () => {
+  assert.equal((await desired()).drainTimeoutMs, 30_000);
+  assert.equal((await desired({ changes: { drain_timeout: "5s" } })).drainTimeoutMs, 5_000);
+});
+
 /** Which hashes differ from those of the plain service. */
 async function altered(wish: Wish): Promise<string[]> {
   const before = (await desired()).fingerprint;
@@ -51,7 +72,8 @@ async function altered(wish: Wish): Promise<string[]> {
 Deno.test("desiredService(): the same wish gives the same fingerprint", async () => {
   const one = await desired();
   assert.deepEqual(one, await desired());
-  for (const hash of Object.values(one.fingerprint)) assert.match(hash, /^[0-9a-f]{16}$/);
+  const { image, environment, options } = one.fingerprint;
+  for (const hash of [image, environment, options]) assert.match(hash, /^[0-9a-f]{16}$/);
 });
 
 Deno.test("desiredService(): each change alters the one hash that names it", async () => {
@@ -68,6 +90,7 @@ Deno.test("desiredService(): each change alters the one hash that names it", asy
     ["privileged", "true"],
     ["devices", '["/dev/fuse"]'],
     ["labels", "{team: shop}"],
+    ["logging", "{driver: local}"],
     ["restart", "always"],
     ["proxy", "{app_port: 80, host: other.example.com}"],
     ["proxy", "{app_port: 80, host: shop.example.com, healthcheck: {path: /health}}"],
@@ -82,6 +105,7 @@ Deno.test("desiredService(): what does not make the container changes no hash", 
     ["hosts", "[s1]"],
     ["retain", "7"],
     ["stop_first", "true"],
+    ["drain_timeout", "5s"],
   ];
   for (const [key, text] of none) {
     assert.deepEqual(await altered({ changes: { [key]: text } }), [], `${key}: ${text}`);

@@ -125,6 +125,34 @@ Deno.test("argvRun(): a container of another network mode gets no address and no
   for (const flag of ["--ip", "--dns", "--dns-search"]) assert(!argv.includes(flag), flag);
 });
 
+Deno.test("argvRun(): what is logged has a limit on Docker, and goes where the user says", () => {
+  const logging = (spec: ContainerSpec, engine: "docker" | "podman") =>
+    argvRun(spec, place(engine)).filter((word, index, argv) =>
+      /^--log-/.test(word) || /^--log-/.test(argv[index - 1] ?? "")
+    ).join(" ");
+  const limited = "--log-driver json-file --log-opt max-file=3 --log-opt max-size=10m";
+  assert.equal(logging(PLAIN, "docker"), limited);
+  assert.equal(logging(PLAIN, "podman"), "");
+  const spec = { ...PLAIN, logging: { driver: "journald", options: { tag: "x", labels: "a" } } };
+  for (const engine of ["docker", "podman"] as const) {
+    const wanted = "--log-driver journald --log-opt labels=a --log-opt tag=x";
+    assert.equal(logging(spec, engine), wanted);
+  }
+});
+
+Deno.test("argvRun(): GPUs in each engine's own words", () => {
+  const words = (gpus: string, engine: "docker" | "podman") => {
+    const argv = argvRun({ ...PLAIN, gpus }, place(engine));
+    return argv.filter((_, index) => ["--gpus", "--device"].includes(argv[index - 1] ?? ""));
+  };
+  assert.deepEqual(words("all", "docker"), ["all"]);
+  assert.deepEqual(words("2", "docker"), ["2"]);
+  assert.deepEqual(words("device=GPU-1,GPU-2", "docker"), ['"device=GPU-1,GPU-2"']);
+  assert.deepEqual(words("all", "podman"), ["nvidia.com/gpu=all"]);
+  assert.deepEqual(words("2", "podman"), ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]);
+  assert.deepEqual(words("device=GPU-1,3", "podman"), ["nvidia.com/gpu=GPU-1", "nvidia.com/gpu=3"]);
+});
+
 Deno.test("argvRun(): the command follows the image, as the user wrote it", () => {
   const argv = argvRun(FULL, place("podman"));
   assert.deepEqual(argv.slice(argv.indexOf("nginx:1.29")), ["nginx:1.29", ...FULL.command]);
