@@ -7,18 +7,13 @@ import type { DnsCache } from "./dns_cache.ts";
 import { Metrics, type QueryResult, type ThreadCounts } from "./metrics.ts";
 import { type DnsQuery, parseQuery, plainAnswer, RCODE } from "./dns_protocol.ts";
 import type { Forwarder } from "./forwarder.ts";
-import { readTcpMessage, writeTcpMessage } from "./tcp_framing.ts";
-import { BatchedUdp, NoBatches } from "./udp/batched_udp.ts";
+import { TcpServer } from "./tcp_server.ts";
+import { BatchedUdp } from "./udp/batched_udp.ts";
 import type { SocketStore } from "./udp/socket_store.ts";
+import { NoBatches } from "./udp/sockets.ts";
 import { ZoneTable } from "./udp/zone_table.ts";
 import type { ServerAddress } from "./upstream.ts";
 
-/** TCP clients at once; further ones wait in the kernel's queue. */
-export const TCP_CLIENTS_MAX = 128;
-/** A TCP client that sends nothing for this long is let go, milliseconds (RFC 7766 section 6.2.3). */
-export const TCP_IDLE_MS = 10_000;
-/** Queries of one TCP client answered at a time (pipelining, RFC 7766 section 6.2.1.1). */
-const TCP_PIPELINE_MAX = 16;
 /** Largest message over TCP, octets. */
 const TCP_BYTES_MAX = 65_535;
 
@@ -34,7 +29,7 @@ export interface DnsServerOptions {
   readonly clients?: readonly Cidr[];
   /** Whether UDP may be served in batches through the C library. Default: false. */
   readonly batches?: boolean;
-  /** Where UDP sockets are kept over a restart. Default: nowhere. */
+  /** Where sockets are kept over a restart. Default: nowhere. */
   readonly store?: SocketStore;
 }
 
@@ -50,7 +45,6 @@ export class DnsServer {
   readonly #threads = new Set<BatchedUdp>();
   /** What was answered. */
   readonly metrics = new Metrics();
-  #tcpClients = 0;
 
   constructor(options: DnsServerOptions) {
     this.#options = options;
@@ -83,8 +77,14 @@ export class DnsServer {
 
   async #serve(address: ServerAddress): Promise<void> {
     await using stack = new AsyncDisposableStack();
-    const { logger, signal } = this.#options;
-    const tcp = stack.adopt(Deno.listen({ transport: "tcp", ...address }), closeQuietly);
+    const { clock, logger, signal, store } = this.#options;
+    const tcp = await TcpServer.open({
+      ...{ address, clock, logger },
+      ...(store ? { store } : {}),
+      isClient: (ip) => this.isClient(ip),
+      respond: (packet) => this.respond(packet, "tcp"),
+    });
+    stack.defer(() => tcp.stop());
     const batched = this.#openBatches(address);
     if (batched) stack.defer(() => batched.stop());
     const udp = batched ?? Deno.listenDatagram({ transport: "udp", ...address });
@@ -93,13 +93,12 @@ export class DnsServer {
     const aborted = Promise.withResolvers<void>();
     const close = () => {
       if (!(udp instanceof BatchedUdp)) closeQuietly(udp);
-      closeQuietly(tcp);
       aborted.resolve();
     };
     signal.addEventListener("abort", close, { once: true });
-    const serving = [udp instanceof BatchedUdp ? udp.done : this.#serveUdp(udp)];
+    const serving = udp instanceof BatchedUdp ? udp.done : this.#serveUdp(udp);
     try {
-      await Promise.race([...serving, this.#serveTcp(tcp), aborted.promise]);
+      await Promise.race([serving, tcp.done, aborted.promise]);
     } finally {
       signal.removeEventListener("abort", close);
     }
@@ -139,12 +138,12 @@ export class DnsServer {
     };
   }
 
-  /** Whether this client is answered at all. */
-  isClient(address: Deno.Addr): boolean {
+  /** Whether a client of this address is answered at all. */
+  isClient(ip: string): boolean {
     const { clients } = this.#options;
-    if (!clients || address.transport === "unix" || !("hostname" in address)) return true;
-    const ip = parseIpv4(address.hostname);
-    return ip !== undefined && clients.some((cidr) => cidrHas(cidr, ip));
+    if (!clients) return true;
+    const address = parseIpv4(ip);
+    return address !== undefined && clients.some((cidr) => cidrHas(cidr, address));
   }
 
   async #serveUdp(socket: Deno.DatagramConn): Promise<void> {
@@ -158,63 +157,13 @@ export class DnsServer {
         if (error instanceof Deno.errors.ConnectionRefused) continue;
         throw error;
       }
-      if (!this.isClient(from)) continue;
+      if (from.transport !== "udp" || !this.isClient(from.hostname)) continue;
       const answer = this.respond(packet, "udp");
       if (answer instanceof Promise) {
         answer.then((bytes) => sendQuietly(socket, { bytes, to: from }));
       } else {
         sendQuietly(socket, { bytes: answer, to: from });
       }
-    }
-  }
-
-  async #serveTcp(listener: Deno.TcpListener): Promise<void> {
-    while (true) {
-      if (this.#tcpClients >= TCP_CLIENTS_MAX) {
-        await this.#options.clock.sleep(20, { signal: this.#options.signal });
-        continue;
-      }
-      const connection = await listener.accept();
-      if (!this.isClient(connection.remoteAddr)) {
-        closeQuietly(connection);
-        continue;
-      }
-      this.#tcpClients += 1;
-      this.#serveClient(connection)
-        .catch((error) => this.#options.logger.debug("tcp client", { error: messageOf(error) }))
-        .finally(() => {
-          this.#tcpClients -= 1;
-          closeQuietly(connection);
-        });
-    }
-  }
-
-  async #serveClient(connection: Deno.TcpConn): Promise<void> {
-    let idle: ReturnType<typeof setTimeout> | undefined;
-    const rearm = () => {
-      clearTimeout(idle);
-      idle = setTimeout(() => closeQuietly(connection), TCP_IDLE_MS);
-    };
-    const stop = () => closeQuietly(connection);
-    this.#options.signal.addEventListener("abort", stop, { once: true });
-    const running = new Set<Promise<void>>();
-    let writes: Promise<void> = Promise.resolve();
-    try {
-      while (true) {
-        rearm();
-        const packet = await readTcpMessage(connection);
-        if (!packet) break;
-        const task = Promise.resolve(this.respond(packet, "tcp")).then((bytes) => {
-          if (bytes) writes = writes.then(() => writeTcpMessage(connection, bytes));
-          return writes;
-        }).catch(stop).finally(() => running.delete(task));
-        running.add(task);
-        if (running.size >= TCP_PIPELINE_MAX) await Promise.race(running);
-      }
-      await Promise.all(running);
-    } finally {
-      clearTimeout(idle);
-      this.#options.signal.removeEventListener("abort", stop);
     }
   }
 

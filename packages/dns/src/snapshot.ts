@@ -32,6 +32,7 @@ export const SNAPSHOT_FILE = "snapshot.jsonl";
 
 /** Last line: a file without it was cut. */
 const END = '"end"\n';
+const DECODER = new TextDecoder();
 /** Written in pieces of about this many characters, so that queries are not kept waiting. */
 const PIECE_CHARACTERS = 64 << 10;
 
@@ -77,7 +78,7 @@ function cellsOf(value: unknown): readonly unknown[] {
 }
 
 function decode(bytes: Uint8Array): string {
-  return new TextDecoder().decode(bytes);
+  return DECODER.decode(bytes);
 }
 
 /** File text of a snapshot, in pieces: a header, then a line of cells for each row. */

@@ -10,7 +10,7 @@ export interface StatusOptions {
   readonly cache: DnsCache;
   readonly domain: string;
   readonly metrics: () => string;
-  readonly isClient: (address: Deno.Addr) => boolean;
+  readonly isClient: (ip: string) => boolean;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly signal: AbortSignal;
@@ -71,7 +71,8 @@ function answerRequest(
   request: Request,
   o: StatusOptions & { readonly from: Deno.Addr },
 ): Response {
-  if (!o.isClient(o.from)) return new Response("not a member\n", { status: 403 });
+  const ip = "hostname" in o.from ? o.from.hostname : "";
+  if (!o.isClient(ip)) return new Response("not a member\n", { status: 403 });
   if (request.method !== "GET") return new Response("GET only\n", { status: 405 });
   const url = new URL(request.url);
   if (url.pathname === "/metrics") {

@@ -10,6 +10,7 @@ import { answeredAddresses, parseMessage } from "../src/dns_message.ts";
 import { TYPE } from "../src/dns_protocol.ts";
 import { DnsServer } from "../src/dns_server.ts";
 import { Forwarder } from "../src/forwarder.ts";
+import { readTcpMessage, writeTcpMessage } from "../src/tcp_framing.ts";
 import { openLibc } from "../src/udp/libc.ts";
 import { parseListenFds, SocketStore } from "../src/udp/socket_store.ts";
 
@@ -181,7 +182,7 @@ Deno.test("parseListenFds(): takes named sockets meant for this process, nothing
   }
 });
 
-Deno.test("SocketStore: a query sent between two servers is answered by the second", async () => {
+Deno.test("SocketStore: queries sent between two servers are answered by the second, UDP and TCP", async () => {
   const folder = await Deno.makeTempDir();
   const path = `${folder}/notify`;
   const manager = Deno.listenDatagram({ transport: "unixpacket", path });
@@ -192,19 +193,26 @@ Deno.test("SocketStore: a query sent between two servers is answered by the seco
     notifySocket: path,
   }, Deno.pid);
   const port = freePort();
-  const heard = manager.receive();
+  const at = { hostname: "127.0.0.1", port };
   {
     await using first = new Running("127.0.0.0/8", { port, store });
     await first.ready();
   }
-  const text = new TextDecoder().decode((await heard)[0]);
-  assert.equal(text, `FDSTORE=1\nFDPOLL=0\nFDNAME=udp_127.0.0.1_${port}`);
-  const at = { hostname: "127.0.0.1", port };
+  for (const transport of ["tcp", "udp"]) {
+    const text = new TextDecoder().decode((await manager.receive())[0]);
+    assert.equal(text, `FDSTORE=1\nFDPOLL=0\nFDNAME=${transport}_127.0.0.1_${port}`);
+  }
+  // Nobody serves now; both are taken by the kernel.
   const between = ask(at, { name: "casa-api.jiji", type: TYPE.A }, { timeoutMs: 5_000 });
+  using connection = await Deno.connect(at);
+  await writeTcpMessage(connection, encodeQuery(9, { name: "casa-api.jiji", type: TYPE.A }));
   {
     await using _second = new Running("127.0.0.0/8", { port, store });
     const { packet, message } = await between;
     assert.equal(answeredAddresses(packet, message).length, 2);
+    const answer = parseMessage(await readTcpMessage(connection) ?? new Uint8Array());
+    assert.equal(answer?.id, 9);
+    assert.equal(answer?.records.filter((one) => one.type === TYPE.A).length, 2);
   }
   manager.close();
   await Deno.remove(folder, { recursive: true });

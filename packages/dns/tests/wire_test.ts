@@ -7,6 +7,7 @@ import { encodeQuery } from "../src/dns_encode.ts";
 import { parseMessage } from "../src/dns_message.ts";
 import { parseQuery, TYPE } from "../src/dns_protocol.ts";
 import { readTcpMessage, writeTcpMessage } from "../src/tcp_framing.ts";
+import { TCP_CLIENTS_MAX } from "../src/tcp_server.ts";
 
 /** Packets sent before their answers are read; fewer than a socket's buffer holds. */
 const BURST = 60;
@@ -185,6 +186,46 @@ Deno.test("wire: half-open and slow TCP clients do not keep others from answers"
   } finally {
     for (const one of lazy) one.close();
   }
+});
+
+Deno.test("wire: when there are too many TCP clients, the one quiet the longest is let go", async () => {
+  await using running = new Running(true);
+  await running.ready();
+  const idle = await Promise.all(
+    Array.from({ length: TCP_CLIENTS_MAX }, () => Deno.connect(running.at)),
+  );
+  try {
+    using busy = await Deno.connect(running.at);
+    await writeTcpMessage(busy, encodeQuery(5, { name: "casa-api.jiji", type: TYPE.A }));
+    assert.equal(parseMessage(await readTcpMessage(busy) ?? new Uint8Array())?.id, 5);
+    const ends = idle.map((one) => one.read(new Uint8Array(1)).catch(() => null));
+    assert.equal(await Promise.race(ends), null);
+  } finally {
+    for (const one of idle) closeQuietly(one);
+  }
+});
+
+function closeQuietly(connection: Deno.TcpConn): void {
+  try {
+    connection.close();
+  } catch {
+    // The other side closed it.
+  }
+}
+
+Deno.test("wire: a client that has asked and closed its side still gets its answers", async () => {
+  await using running = new Running(true);
+  await running.ready();
+  using connection = await Deno.connect(running.at);
+  await writeTcpMessage(connection, encodeQuery(1, { name: "example.com", type: TYPE.A }));
+  await writeTcpMessage(connection, encodeQuery(2, { name: "casa-api.jiji", type: TYPE.A }));
+  await connection.closeWrite();
+  const ids = new Set<number | undefined>();
+  for (let answer = 0; answer < 2; answer++) {
+    ids.add(parseMessage(await readTcpMessage(connection) ?? new Uint8Array())?.id);
+  }
+  assert.deepEqual([...ids].sort(), [1, 2]);
+  assert.equal(await readTcpMessage(connection), undefined);
 });
 
 Deno.test("parseQuery(): the packets of the fuzzer reach every kind of end", () => {

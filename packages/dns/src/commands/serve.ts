@@ -101,7 +101,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     serveStatus({
       address: { hostname: listen[0]!.hostname, port: options.statusPort },
       ...{ cache, domain: config.service_domain, metrics, clock, logger, signal },
-      isClient: (address) => server.isClient(address),
+      isClient: (ip) => server.isClient(ip),
     }),
   ]);
   logger.info("stopped");

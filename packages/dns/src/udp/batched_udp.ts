@@ -2,9 +2,10 @@
  * UDP in batches: a thread receives, answers out of the table, and hands the rest to us. Needs the
  * C library; {@link openBatchedUdp} says so when it cannot be had.
  */
-import { type Cidr, parseIpv4 } from "@jiji/core/net";
-import { lastErrno, type Libc, LIBC_SYMBOLS, openLibc } from "./libc.ts";
+import type { Cidr } from "@jiji/core/net";
+import { type Libc, LIBC_SYMBOLS, openLibc } from "./libc.ts";
 import { socketName, type SocketStore } from "./socket_store.ts";
+import { datagramSocket, NoBatches, socketAddress } from "./sockets.ts";
 import type { TableReaderInit } from "./table_reader.ts";
 import {
   MISS_HEADER_BYTES,
@@ -28,21 +29,12 @@ const STOP_LOOK_MS = 1_000;
 /** The thread gets this long to stop before it is ended, milliseconds. */
 const STOP_MS = 2_000;
 
-// Source: <bits/socket.h>, <asm-generic/socket.h>, send(2).
-const AF_INET = 2;
-const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000;
+// Source: <asm-generic/socket.h>, send(2).
 const SOL_SOCKET = 1;
 const SO_RCVBUF = 8;
 const SO_RCVTIMEO = 20;
 const SO_SNDTIMEO = 21;
 const MSG_DONTWAIT = 0x40;
-
-/** Errors that mean "later": the address is not there yet, or still taken. Source: errno(3). */
-const ERRNO_NAMES: ReadonlyMap<number, string> = new Map([
-  [13, "permission denied"],
-  [98, "address in use"],
-  [99, "address not on this host yet"],
-]);
 
 /** Words of the control block that the thread and we share. */
 export const CONTROL = { stop: 0, pending: 1, words: 16 } as const;
@@ -71,12 +63,6 @@ export interface BatchedUdpOptions {
   readonly respond: (
     packet: Uint8Array,
   ) => Uint8Array | undefined | Promise<Uint8Array | undefined>;
-}
-
-/** Why batches cannot be had here; the plain path serves then. */
-export class NoBatches extends Error {
-  /** Class name, as errors carry it. */
-  override readonly name = "NoBatches";
 }
 
 /** A running socket with its thread. */
@@ -110,9 +96,9 @@ export class BatchedUdp {
     this.done.catch(() => undefined);
     try {
       const { address, store } = options;
-      const name = socketName(address);
+      const name = socketName("udp", address);
       const kept = store?.get(name);
-      this.#fd = kept ?? bindSocket(opened.libc, address);
+      this.#fd = kept ?? datagramSocket(opened.libc, address);
       prepareSocket(opened.libc, this.#fd);
       const place = { fd: this.#fd, name };
       this.#isKept = kept !== undefined || (store?.keep(opened.libc, place) ?? false);
@@ -218,35 +204,6 @@ function swap(word: number): number {
   const view = new DataView(new ArrayBuffer(4));
   view.setUint32(0, word, false);
   return view.getInt32(0, true);
-}
-
-/** `struct sockaddr_in`. Source: ip(7). */
-function socketAddress(
-  address: { readonly hostname: string; readonly port: number },
-): Uint8Array<ArrayBuffer> {
-  const ip = parseIpv4(address.hostname);
-  if (ip === undefined) throw new NoBatches(`${address.hostname} is no IPv4 address`);
-  const bytes = new Uint8Array(16);
-  const view = new DataView(bytes.buffer);
-  view.setUint16(0, AF_INET, true);
-  view.setUint16(2, address.port);
-  view.setUint32(4, ip);
-  return bytes;
-}
-
-function bindSocket(
-  libc: Libc,
-  address: { readonly hostname: string; readonly port: number },
-): number {
-  const name = socketAddress(address);
-  const fd = libc.symbols.socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0);
-  if (fd < 0) throw new Error(`no UDP socket: errno ${lastErrno(libc)}`);
-  if (libc.symbols.bind(fd, name, name.length) < 0) {
-    const errno = lastErrno(libc);
-    libc.symbols.close(fd);
-    throw new Error(`bind: ${ERRNO_NAMES.get(errno) ?? `errno ${errno}`}`);
-  }
-  return fd;
 }
 
 function prepareSocket(libc: Libc, fd: number): void {

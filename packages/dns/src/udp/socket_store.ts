@@ -25,9 +25,12 @@ export interface ServiceEnvironment {
   readonly notifySocket: string | undefined;
 }
 
-/** Name of an address' UDP socket in the store: no colon may be in it. */
-export function socketName(address: { readonly hostname: string; readonly port: number }): string {
-  return `udp_${address.hostname}_${address.port}`;
+/** Name of an address' socket in the store: no colon may be in it. */
+export function socketName(
+  transport: "udp" | "tcp",
+  address: { readonly hostname: string; readonly port: number },
+): string {
+  return `${transport}_${address.hostname}_${address.port}`;
 }
 
 /** Sockets passed to this process, by name. Empty when they are meant for another. */
