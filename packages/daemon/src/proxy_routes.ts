@@ -3,7 +3,12 @@
  * is never fought: a route whose targets are running containers of its service is left alone.
  */
 import * as v from "valibot";
-import { isLeavingName, newestPerInstance, PROXY_CONTAINER, serviceLabel } from "@jiji/core/cluster";
+import {
+  isLeavingName,
+  newestPerInstance,
+  PROXY_CONTAINER,
+  serviceLabel,
+} from "@jiji/core/cluster";
 import type { HealthStatus } from "@jiji/core/corrosion";
 import { parseIpv4 } from "@jiji/core/net";
 import type { Argv } from "@jiji/core/runtime";

@@ -1,11 +1,8 @@
 import {
   assertNever,
   type CommandResult,
-  HealthGateError,
   isOk,
   JijiError,
-  parseProbeReport,
-  type ProbeReport,
   PROXY_CONTAINER,
   PROXY_VOLUME,
   SERVER_PATHS,
@@ -26,6 +23,7 @@ import {
 } from "../engine/engine_commands.ts";
 import { argvDeployRoute } from "../engine/proxy_commands.ts";
 import { shipCertificates, shipFiles } from "./file_shipping.ts";
+import { gateError } from "./health_gate.ts";
 import { ProxyService, verifyRoute } from "./proxy_service.ts";
 import { releaseArguments, renderRelease } from "./release_records.ts";
 import { runBatch } from "./step_batch.ts";
@@ -149,7 +147,8 @@ export class ContainerDeploymentService {
   #verdict(step: RemoteStep, result: CommandResult): JijiError | undefined {
     const { host } = this.#place;
     if (step.kind === "healthGate" && !isOk(result)) {
-      return gateError(host, { name: step.name, timeoutMs: step.timeoutMs, result });
+      const { service, environment } = this.#place;
+      return gateError(host, { ...step, result, service, environment });
     }
     if (step.kind === "routeProxy" && isOk(result)) {
       return verifyRoute(host, step, result.stdout);
@@ -321,49 +320,4 @@ function releaseError(
 /** Content of an environment file: `NAME=value` a line; no value has a line break (refused before). */
 function renderEnvironment(environment: ReadonlyMap<string, string>): string {
   return [...environment].map(([name, value]) => `${name}=${value}\n`).join("");
-}
-
-function gateError(
-  host: RemoteHost,
-  facts: { readonly name: string; readonly timeoutMs: number; readonly result: CommandResult },
-): JijiError {
-  let report: ProbeReport;
-  try {
-    report = parseProbeReport(facts.result.stdout);
-  } catch {
-    return commandError(host, ["jiji-daemon", "probe", facts.name], {
-      what: `probing ${facts.name} failed`,
-      result: facts.result,
-    });
-  }
-  const { running, restarts } = report.state;
-  const seconds = Math.round(facts.timeoutMs / 1000);
-  const ended = restarts > 0
-    ? "crashes when it starts"
-    : running
-    ? `did not get healthy in ${seconds} s`
-    : "ended by itself";
-  return new HealthGateError(
-    `${facts.name} on ${host.name} ${ended}\n${renderProbeReport(report)}`,
-  );
-}
-
-/** The evidence, indented: last answers, state, last lines. */
-export function renderProbeReport(report: ProbeReport): string {
-  const { state } = report;
-  const last = report.tries.at(-1);
-  const same = report.tries.filter((attempt) => attempt.outcome === last?.outcome).length;
-  const container = state.running
-    ? `running, restarted ${state.restarts} times`
-    : `exited with code ${state.exit_code ?? "unknown"}${
-      state.oom_killed ? ", out of memory" : ""
-    }`;
-  const logs = report.logs_tail.trim().split("\n").slice(-10).join("\n                ");
-  return [
-    `    probe       ${
-      last ? `${last.outcome} (${same} of the last ${report.tries.length} tries)` : "none"
-    }`,
-    `    container   ${container}`,
-    `    last lines  ${logs || "(none)"}`,
-  ].join("\n");
 }

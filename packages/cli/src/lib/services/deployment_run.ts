@@ -8,6 +8,7 @@ import {
   isIdle,
 } from "./deployment_orchestrator.ts";
 import { planDeployment } from "./deployment_plan.ts";
+import { UnhealthyContainerError } from "./health_gate.ts";
 import { renderPlanSteps, renderPlanSummary } from "../output/deployment_plan_text.ts";
 import { hasService } from "./service_slots.ts";
 import type { DeploymentPlan, DesiredService, ObservedHost } from "../../types/deployment.ts";
@@ -182,6 +183,9 @@ function report(context: CommandContext, facts: Report): void {
       instances: facts.outcomes.map(({ error, ...outcome }) => ({
         ...outcome,
         ...(error === undefined ? {} : { error: messageOf(error) }),
+        ...(error instanceof UnhealthyContainerError
+          ? { diagnosis: error.diagnosis, probe: error.report }
+          : {}),
       })),
       duration_ms: Math.round(facts.durationMs),
     });
