@@ -78,6 +78,11 @@ export class DnsServer {
   async #serve(address: ServerAddress): Promise<void> {
     await using stack = new AsyncDisposableStack();
     const { clock, logger, signal, store } = this.#options;
+    const batched = this.#openBatches(address);
+    if (batched) stack.defer(() => batched.stop());
+    const udp = batched ?? Deno.listenDatagram({ transport: "udp", ...address });
+    if (!(udp instanceof BatchedUdp)) stack.adopt(udp, closeQuietly);
+    // Stopped first, while UDP still answers: its clients get a moment to finish.
     const tcp = await TcpServer.open({
       ...{ address, clock, logger },
       ...(store ? { store } : {}),
@@ -85,17 +90,11 @@ export class DnsServer {
       respond: (packet) => this.respond(packet, "tcp"),
     });
     stack.defer(() => tcp.stop());
-    const batched = this.#openBatches(address);
-    if (batched) stack.defer(() => batched.stop());
-    const udp = batched ?? Deno.listenDatagram({ transport: "udp", ...address });
-    if (!(udp instanceof BatchedUdp)) stack.adopt(udp, closeQuietly);
     logger.info("listening", { ...address, udp: batched ? "batched" : "plain" });
     const aborted = Promise.withResolvers<void>();
-    const close = () => {
-      if (!(udp instanceof BatchedUdp)) closeQuietly(udp);
-      aborted.resolve();
-    };
+    const close = () => aborted.resolve();
     signal.addEventListener("abort", close, { once: true });
+    if (signal.aborted) close();
     const serving = udp instanceof BatchedUdp ? udp.done : this.#serveUdp(udp);
     try {
       await Promise.race([serving, tcp.done, aborted.promise]);

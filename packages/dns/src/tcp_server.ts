@@ -14,6 +14,10 @@ import type { ServerAddress } from "./upstream.ts";
 export const TCP_CLIENTS_MAX = 128;
 /** A TCP client that sends nothing for this long is let go, milliseconds (RFC 7766 section 6.2.3). */
 export const TCP_IDLE_MS = 10_000;
+/** While jiji-dns stops: a client that is quiet for this long has asked all it wanted, ms. */
+const TCP_LINGER_MS = 100;
+/** Clients get no longer than this then, milliseconds. */
+const TCP_STOP_MS = 1_000;
 /** Queries of one TCP client answered at a time (pipelining, RFC 7766 section 6.2.1.1). */
 const TCP_PIPELINE_MAX = 16;
 
@@ -61,10 +65,18 @@ export class TcpServer {
     return server;
   }
 
-  /** Accepts no more, answers what was asked, and closes. */
+  /**
+   * Accepts no more, answers what was asked, and closes: also what comes just now over connections
+   * that were just made, since Docker's resolver, for one, does not ask again when it is cut off.
+   */
   async stop(): Promise<void> {
+    const { clock } = this.#options;
     this.#server.close();
-    await Promise.all([...this.#clients].map((client) => client.stop()));
+    const done = new AbortController();
+    const late = clock.sleep(TCP_STOP_MS, { signal: done.signal }).catch(() => undefined);
+    await Promise.race([Promise.all([...this.#clients].map((client) => client.linger())), late]);
+    done.abort();
+    for (const client of this.#clients) client.close();
   }
 
   #welcome(socket: Socket): void {
@@ -81,7 +93,7 @@ export class TcpServer {
       onActive: (one) => this.#active(one),
     });
     this.#clients.add(client);
-    client.run()
+    client.done
       .catch((error) => this.#options.logger.debug("tcp client", { error: messageOf(error) }))
       .finally(() => {
         this.#clients.delete(client);
@@ -103,6 +115,9 @@ class TcpClient {
   readonly #onActive: (client: TcpClient) => void;
   readonly #running = new Set<Promise<void>>();
   #writes: Promise<void> = Promise.resolve();
+  #isStopping = false;
+  /** Settles when the client has closed or was let go. */
+  readonly done: Promise<void>;
 
   constructor(
     socket: Socket,
@@ -112,7 +127,12 @@ class TcpClient {
     this.#stream = new SocketStream(socket);
     this.#respond = o.respond;
     this.#onActive = o.onActive;
-    socket.setTimeout(TCP_IDLE_MS, () => socket.destroy());
+    socket.setTimeout(TCP_IDLE_MS, () => this.#quiet());
+    this.done = this.#run();
+  }
+
+  #quiet(): void {
+    if (!this.#isStopping || this.#running.size === 0) this.close();
   }
 
   get isClosed(): boolean {
@@ -120,7 +140,7 @@ class TcpClient {
   }
 
   /** Answers until the client closes. */
-  async run(): Promise<void> {
+  async #run(): Promise<void> {
     while (true) {
       const packet = await readTcpMessage(this.#stream);
       if (!packet) break;
@@ -130,7 +150,7 @@ class TcpClient {
       this.#running.add(task);
       if (this.#running.size >= TCP_PIPELINE_MAX) await Promise.race(this.#running);
     }
-    await this.stop();
+    await Promise.all(this.#running);
   }
 
   /** RFC 7766 section 6.2.1.1: answers go out as they come, in whatever order. */
@@ -140,10 +160,11 @@ class TcpClient {
     await this.#writes;
   }
 
-  /** Lets running answers out, then closes. */
-  async stop(): Promise<void> {
-    await Promise.all(this.#running);
-    this.close();
+  /** Waits until the client has nothing more to ask. */
+  async linger(): Promise<void> {
+    this.#isStopping = true;
+    this.#socket.setTimeout(TCP_LINGER_MS);
+    await this.done.catch(() => undefined);
   }
 
   close(): void {

@@ -198,7 +198,7 @@ Deno.test("SocketStore: queries sent between two servers are answered by the sec
     await using first = new Running("127.0.0.0/8", { port, store });
     await first.ready();
   }
-  for (const transport of ["tcp", "udp"]) {
+  for (const transport of ["udp", "tcp"]) {
     const text = new TextDecoder().decode((await manager.receive())[0]);
     assert.equal(text, `FDSTORE=1\nFDPOLL=0\nFDNAME=${transport}_127.0.0.1_${port}`);
   }
