@@ -193,7 +193,8 @@ function observed(name: string, containers: readonly string[]): ObservedHost {
         running: true,
         status: "running",
         exitCode: 0,
-        address: `10.210.1.${index + 3}`,
+        published: [],
+    address: `10.210.1.${index + 3}`,
         labels: service ? labels(service, project) : undefined,
       };
     }),

@@ -179,6 +179,7 @@ const inspected = (changes: object = {}) => ({
   state: { status: "running", running: true, exitCode: 0, startedAt: "2026-11-23T01:02:04Z" },
   labels: null,
   networks: { [CONTAINER_NETWORK]: { IPAddress: "10.210.1.3" } },
+  ports: null,
   ...changes,
 });
 
@@ -199,6 +200,7 @@ Deno.test("parseInspectLines(): docker's and podman's way of writing the same", 
     status: "running",
     exitCode: 0,
     address: "10.210.1.3",
+    published: [],
     labels: undefined,
   });
 });

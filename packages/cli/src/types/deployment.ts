@@ -1,7 +1,7 @@
 import type { Argv, ContainerLabels, ProxyRoute, Secret, ServerConfig } from "@jiji/core";
 import type { ContainerSpec } from "../lib/engine/container_run.ts";
-import type { ObservedContainer } from "../lib/engine/inspect.ts";
-import type { ProxyState } from "../lib/engine/proxy_commands.ts";
+import type { HostPort, ObservedContainer } from "../lib/engine/inspect.ts";
+import type { ProxyClaim, ProxyState } from "../lib/engine/proxy_commands.ts";
 
 /** What one round trip tells of a server before a deploy. */
 export interface ObservedHost {
@@ -12,6 +12,18 @@ export interface ObservedHost {
   readonly proxyState: ProxyState | undefined;
   /** Names of the project's images there, newest first. */
   readonly images: readonly string[];
+  /** What the proxy's routes answer; undefined as {@link proxyState}. */
+  readonly claims?: readonly ProxyClaim[] | undefined;
+  /** Its processor; undefined when it is none that jiji knows. */
+  readonly arch?: "amd64" | "arm64" | undefined;
+  /** What listens on it; undefined when nobody could look. */
+  readonly sockets?: readonly HostSocket[] | undefined;
+}
+
+/** A socket of a server's own network that takes connections or datagrams. */
+export interface HostSocket extends HostPort {
+  /** Name of the program; "" when unknown. */
+  readonly program: string;
 }
 
 /** A file to put on a server before a container that mounts it starts. */

@@ -92,6 +92,7 @@ export const INSPECT_FORMAT: string = "{" + [
   `"exitCode":{{json .State.ExitCode}},"startedAt":{{json .State.StartedAt}}}`,
   `"labels":{{json .Config.Labels}}`,
   `"networks":{{json .NetworkSettings.Networks}}`,
+  `"ports":{{json .HostConfig.PortBindings}}`,
 ].join(",") + "}";
 
 /** Names, ids, tags of a project's images. */

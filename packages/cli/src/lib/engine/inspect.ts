@@ -6,6 +6,8 @@ import {
   parseIpv4,
 } from "@jiji/core";
 
+const PortBinding = v.object({ HostIp: v.optional(v.string()), HostPort: v.string() });
+
 const Inspect = v.object({
   id: v.pipe(v.string(), v.regex(/^[a-f0-9]{12,64}$/)),
   name: v.string(),
@@ -22,7 +24,16 @@ const Inspect = v.object({
   networks: v.nullable(
     v.record(v.string(), v.nullable(v.looseObject({ IPAddress: v.optional(v.string()) }))),
   ),
+  ports: v.nullish(v.record(v.string(), v.nullable(v.array(PortBinding)))),
 });
+
+/** A port of the server that a container has while it runs. */
+export interface HostPort {
+  /** Undefined for every address. */
+  readonly hostIp: string | undefined;
+  readonly hostPort: number;
+  readonly protocol: "tcp" | "udp";
+}
 
 /** A container on a host, as the engine reports it. */
 export interface ObservedContainer {
@@ -37,6 +48,8 @@ export interface ObservedContainer {
   readonly exitCode: number;
   /** Address on jiji's network while running, "" otherwise. */
   readonly address: string;
+  /** Ports of the server that it has, or would have if it ran. */
+  readonly published: readonly HostPort[];
   /** Undefined when the container is not ours. */
   readonly labels: ContainerLabels | undefined;
 }
@@ -81,6 +94,25 @@ function parseInspectLine(line: string): ObservedContainer | undefined {
     status: found.state.status,
     exitCode: found.state.exitCode,
     address: parseIpv4(address) === undefined ? "" : address,
+    published: Object.entries(found.ports ?? {}).flatMap(([key, bindings]) =>
+      (bindings ?? []).flatMap((binding) => hostPort(key, binding))
+    ),
     labels: parseContainerLabels(found.labels ?? {}),
   };
+}
+
+/** A binding such as `80/tcp` to `{HostIp: "", HostPort: "8080"}`. */
+function hostPort(key: string, binding: v.InferOutput<typeof PortBinding>): HostPort[] {
+  const port = Number(binding.HostPort);
+  if (!Number.isInteger(port) || port < 1 || port > 65_535) return [];
+  return [{
+    hostIp: isEveryAddress(binding.HostIp) ? undefined : binding.HostIp,
+    hostPort: port,
+    protocol: key.endsWith("/udp") ? "udp" : "tcp",
+  }];
+}
+
+/** Whether a text stands for every address of the server. */
+export function isEveryAddress(ip: string | undefined): boolean {
+  return ip === undefined || ["", "*", "0.0.0.0", "::", "[::]"].includes(ip);
 }

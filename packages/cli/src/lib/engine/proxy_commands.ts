@@ -113,6 +113,40 @@ const StateFile = v.array(
 /** Targets of each route as kamal-proxy's state file lists them. */
 export type ProxyState = ReadonlyMap<string, readonly string[]>;
 
+/** Host names and paths that a route of the proxy answers. */
+export interface ProxyClaim {
+  /** Name of the route. */
+  readonly name: string;
+  /** "" is any host. */
+  readonly hosts: readonly string[];
+  /** `/` is every path. */
+  readonly pathPrefixes: readonly string[];
+}
+
+const ClaimsFile = v.array(v.looseObject({
+  name: v.string(),
+  options: v.looseObject({
+    hosts: v.nullish(v.array(v.string())),
+    path_prefixes: v.nullish(v.array(v.string())),
+  }),
+}));
+
+/** What the routes in the proxy's state file answer; undefined for half a file. */
+export function parseProxyClaims(text: string): ProxyClaim[] | undefined {
+  if (text.trim() === "") return [];
+  try {
+    const parsed = v.safeParse(ClaimsFile, JSON.parse(text));
+    if (!parsed.success) return undefined;
+    return parsed.output.map(({ name, options }) => ({
+      name,
+      hosts: options.hosts?.length ? options.hosts : [""],
+      pathPrefixes: options.path_prefixes?.length ? options.path_prefixes : ["/"],
+    }));
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * The proxy's state file. Source: kamal-proxy 0.9.2, `internal/server/router.go`: an array of
  * services. It is written in place, so half a file is possible: undefined then, read it again.

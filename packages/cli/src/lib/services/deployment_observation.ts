@@ -11,7 +11,8 @@ import type { RemoteHost } from "../../types/remote_host.ts";
 import { mustRunScript } from "../../utils/remote.ts";
 import { INSPECT_FORMAT } from "../engine/engine_commands.ts";
 import { parseInspectLines } from "../engine/inspect.ts";
-import { parseProxyState } from "../engine/proxy_commands.ts";
+import { parseMachine, parseSockets } from "./host_sockets.ts";
+import { parseProxyClaims, parseProxyState } from "../engine/proxy_commands.ts";
 
 /**
  * Looks at a server in one round trip: its place in the cluster, every container, the proxy's
@@ -30,6 +31,11 @@ fi
 volume=$("$engine" volume inspect --format '{{.Mountpoint}}' ${PROXY_VOLUME} 2>/dev/null)
 if [ -n "$volume" ] && [ -f "$volume/kamal-proxy.state" ]; then
   printf '@proxy %s\\n' "$(base64 -w0 <"$volume/kamal-proxy.state")"
+fi
+printf '@machine %s\\n' "$(uname -m)"
+if command -v ss >/dev/null; then
+  echo '@sockets'
+  ss -Hlntup 2>/dev/null | sed 's/^/@socket /'
 fi
 exit 0
 `;
@@ -84,6 +90,9 @@ export function parseObservation(name: string, text: string): ObservedHost {
     config: parseServerConfig(atob(config)),
     containers,
     proxyState: proxy === undefined ? new Map() : parseProxyState(atob(proxy)),
+    claims: proxy === undefined ? [] : parseProxyClaims(atob(proxy)),
+    arch: parseMachine(after("machine")[0]),
+    sockets: lines.includes("@sockets") ? parseSockets(after("socket")) : undefined,
     images: after("image").filter((image) => !image.endsWith(":<none>")),
   };
 }

@@ -9,6 +9,7 @@ import {
 } from "./deployment_orchestrator.ts";
 import { planDeployment } from "./deployment_plan.ts";
 import { UnhealthyContainerError } from "./health_gate.ts";
+import { guardPlan } from "./plan_guard.ts";
 import { renderPlanSteps, renderPlanSummary } from "../output/deployment_plan_text.ts";
 import { hasService } from "./service_slots.ts";
 import type { DeploymentPlan, DesiredService, ObservedHost } from "../../types/deployment.ts";
@@ -84,6 +85,7 @@ export async function runDeployment(context: CommandContext, run: DeploymentRun)
   const { canaryWaitMs, onFailure, maxParallel } = configuration.deploy;
   // The way back, and more of what runs already, need no trial.
   const canary = run.action === "deploy" ? configuration.deploy.canary : [];
+  await guardPlan(context, run);
   const plan = planDeployment(run.desired, run.observed, {
     nowMs: clock.nowMs(),
     deployment: `${clock.nowMs().toString(36)}-${randomHex(4)}`,
