@@ -95,7 +95,7 @@ for (const name of ["docker", "podman"] as const) {
         engine.argvExec(name, "a", ["ls", "-l"]),
         engine.argvListContainers(name),
         engine.argvVolumeMountpoint(name, "v"),
-        engine.argvListImages(name, "localhost:31270/shop-web"),
+        engine.argvListImages(name, ["localhost:31270/shop-web"]),
         engine.argvRemoveImage(name, "localhost:31270/shop-web:1"),
         engine.projectFilter("shop"),
         argvRunProxy({ engine: name, address: "10.210.1.2", dnsServer: "10.210.1.1" }),

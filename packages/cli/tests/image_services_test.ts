@@ -3,11 +3,9 @@ import { JijiError } from "@jiji/core";
 import { FakeProcess } from "@jiji/core/testing";
 import type { ProgressEvent } from "../src/lib/output/events.ts";
 import { argvBuild, BuildService, imageName } from "../src/lib/services/build_service.ts";
-import { parseImages, planPrune, PruneService } from "../src/lib/services/image_prune_service.ts";
+import { parseImages, planPrune } from "../src/lib/services/image_prune_service.ts";
 import { tagOf } from "../src/lib/images/image_shipping.ts";
 import { configText, configurationOf } from "./configuration_fixture.ts";
-import { MockCluster } from "./mock_server_state.ts";
-import { MockSSHManager } from "./mocks.ts";
 
 Deno.test("argvBuild(): plain and with every option", async (t) => {
   const wish = {
@@ -121,56 +119,57 @@ Deno.test("BuildService: build secrets travel in the engine's environment, never
   assert(!process.ran[0]!.join(" ").includes("t0ken-value"));
 });
 
-const listed = (tag: string, repository = "localhost:31270/shop-web") =>
-  JSON.stringify({
-    id: `sha256:${tag}`,
-    repository,
-    tag,
-    created: "2026-11-23 01:02:03 +0000 UTC",
-  });
+const SHOP_WEB = "localhost:31270/shop-web";
 
-Deno.test("parseImages(): what the engine lists, without untagged ones and noise", () => {
-  const text = [
-    listed("3"),
-    listed("<none>"),
-    "",
-    "WARNING",
-    "null",
-    "{}",
-    '{"id":1}',
-    listed("2"),
-  ];
-  assert.deepEqual(parseImages(text.join("\n")).map((image) => image.name), [
-    "localhost:31270/shop-web:3",
-    "localhost:31270/shop-web:2",
+const listed = (id: string, tag: string, repository = SHOP_WEB) =>
+  JSON.stringify({ id: `sha256:${id}`, repository, tag });
+
+Deno.test("parseImages(): what the engine lists, without noise", () => {
+  const lines = [listed("c", "3"), listed("b", "<none>"), "", "WARNING", "null", "{}", '{"id":1}'];
+  assert.deepEqual(parseImages(lines.join("\n")), [
+    { id: "c", repository: SHOP_WEB, tag: "3" },
+    { id: "b", repository: SHOP_WEB, tag: undefined },
   ]);
 });
 
-Deno.test("planPrune(): keeps the newest, and always the one in use", () => {
-  const images = ["5", "4", "3", "2", "1"].map((name) => ({ id: name, name, created: "" }));
-  const plan = (keep: string, retain: number) => planPrune(images, { keep, retain });
-  assert.deepEqual(plan("5", 3), ["2", "1"]);
-  assert.deepEqual(plan("1", 3), ["3", "2"], "after a rollback the old one is in use");
-  assert.deepEqual(plan("5", 1), ["4", "3", "2", "1"]);
-  assert.deepEqual(plan("5", 0), ["4", "3", "2", "1"], "never the one in use");
-  assert.deepEqual(plan("5", 9), []);
-  assert.deepEqual(planPrune([], { keep: "5", retain: 1 }), []);
+/** Images `5` (newest) to `1` of a repository, each with its tag as id. */
+const five = (repository = SHOP_WEB) =>
+  ["5", "4", "3", "2", "1"].map((tag) => ({ id: `${repository}${tag}`, repository, tag }));
+
+const using = (...tags: readonly string[]) =>
+  tags.map((tag) => ({ imageId: `${SHOP_WEB}${tag}`, imageName: `${SHOP_WEB}:${tag}` }));
+
+Deno.test("planPrune(): keeps as many as the service retains, those in use among them", () => {
+  const plan = (retain: number, ...used: readonly string[]) =>
+    planPrune(five(), [{ service: "web", repository: SHOP_WEB, retain }], using(...used))
+      .map(({ reference }) => reference.slice(SHOP_WEB.length + 1));
+  assert.deepEqual(plan(3, "5"), ["2", "1"]);
+  assert.deepEqual(plan(3, "1"), ["3", "2"], "after a rollback the old one is in use");
+  assert.deepEqual(plan(1, "5", "2"), ["4", "3", "1"], "what is in use never goes");
+  assert.deepEqual(plan(9, "5"), []);
+  assert.deepEqual(plan(2), ["3", "2", "1"], "nothing runs: the newest stay");
 });
 
-Deno.test("PruneService: an image that is still used stays, the others go", async () => {
-  using cluster = new MockCluster(["s1"]);
-  const host = new MockSSHManager(cluster.server("s1"));
-  const repository = "localhost:31270/shop-web";
-  for (const tag of ["1", "2", "3", "4"]) cluster.server("s1").images.add(`${repository}:${tag}`);
-  host.addMockResponse(`rmi ${repository}:2`, { exitCode: 1, stderr: "image is being used" });
-  await new PruneService(host, "docker").prune({
-    repository,
-    keep: `${repository}:4`,
-    retain: 2,
-  });
+Deno.test("planPrune(): each service has its own count, and names that only look alike are left", () => {
+  const admin = "localhost:31270/shop-admin-web";
+  const images = [...five(), ...five(admin), ...five("localhost:31270/shop-two-web")];
+  const gone = planPrune(images, [
+    { service: "web", repository: SHOP_WEB, retain: 4 },
+    { service: "admin-web", repository: admin, retain: 2 },
+  ], using("5"));
+  assert.deepEqual(gone, [
+    { service: "web", reference: `${SHOP_WEB}:1` },
+    ...["3", "2", "1"].map((tag) => ({ service: "admin-web", reference: `${admin}:${tag}` })),
+  ]);
+});
+
+Deno.test("planPrune(): images that lost their tag go by id, unless a container uses them", () => {
+  const untagged = (id: string) => ({ id, repository: SHOP_WEB, tag: undefined });
+  const images = [untagged("aa"), untagged("bb"), { id: "cc", repository: SHOP_WEB, tag: "1" }];
+  const used = [{ imageId: "aa", imageName: `${SHOP_WEB}:1` }];
   assert.deepEqual(
-    [...cluster.server("s1").images].sort(),
-    ["2", "3", "4"].map((tag) => `${repository}:${tag}`),
+    planPrune(images, [{ service: "web", repository: SHOP_WEB, retain: 1 }], used),
+    [{ service: "web", reference: "bb" }],
   );
 });
 

@@ -17,8 +17,8 @@ export function proxyCommands(run: Run) {
     clusterCommand("reboot", "replace the proxy on each server without dropping a request")
       .addHelpText(
         "after",
-        "\nOne server after the other: a stand-in takes new visitors while requests under way" +
-          "\nend, within deploy.drain_timeout. Upgraded connections (WebSockets) are cut then.",
+        "\nOne server at a time: a stand-in takes new visitors while requests under way" +
+          "\nend, within deploy.drain_timeout. WebSockets are cut then.",
       )
       .action((options: CommonOptions & OutputFlags) =>
         run(options, async (ports) => {

@@ -67,6 +67,17 @@ export function servicesCommands(run: Run) {
       ),
   );
   services.addCommand(
+    serviceCommand("prune", "remove images past what each service retains; none that is in use")
+      .option("-r, --retain <number>", "versions to keep of each service instead of its own")
+      .option("--plan", "print what would be removed and stop")
+      .action((options) =>
+        run(options, async (ports) => {
+          const { servicesPrune } = await import("../commands/services_prune.ts");
+          await servicesPrune(options, ports);
+        })
+      ),
+  );
+  services.addCommand(
     serviceCommand("exec", "run a command in a running container")
       .argument("<command...>", "command and its arguments")
       .option("--instance <name>", "the container of this instance: s1, s1-2 (see services list)")

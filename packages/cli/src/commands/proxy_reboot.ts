@@ -2,7 +2,7 @@ import { JijiError, messageOf, PartialFailureError } from "@jiji/core";
 import { observeAll } from "../lib/services/deployment_run.ts";
 import { planProxyReboot, rebootProxy } from "../lib/services/proxy_reboot_service.ts";
 import { renderDuration } from "../lib/output/symbols.ts";
-import { writeAudit } from "../utils/audit.ts";
+import { auditOrWarn } from "../utils/audit.ts";
 import {
   type CommandContext,
   type CommonOptions,
@@ -90,11 +90,11 @@ async function rebootAll(context: CommandContext): Promise<RebootOutcome[]> {
         ? { server, result: "rebooted" }
         : { server, result: "failed", error, hint },
     );
-    await writeAudit(host, {
+    await auditOrWarn(context, host, {
       action: "proxy reboot",
       status: error === undefined ? "success" : "failed",
       message: error ?? "kamal-proxy",
-    }, { project: configuration.project, nowMs: clock.nowMs() }).catch(() => undefined);
+    });
   }
   signal.throwIfAborted();
   return outcomes;

@@ -5,7 +5,7 @@ import { RegistryError } from "../lib/registry/registry_commands.ts";
 import { loginHere, loginOn, logoutHere, logoutOn } from "../lib/registry/registry_login.ts";
 import type { RegistryLogin } from "../lib/configuration/builder.ts";
 import type { RemoteHost } from "../types/remote_host.ts";
-import { writeAudit } from "../utils/audit.ts";
+import { auditOrWarn } from "../utils/audit.ts";
 import {
   cacheFolder,
   type CommandContext,
@@ -163,18 +163,16 @@ async function onServers(
   requireAllReachable(context);
   context.output.note(headline(context, work.action.login.server));
   const failures: unknown[] = [];
-  const { project } = context.configuration;
   await Promise.all([...context.hosts].map(async ([name, host]) => {
     const entry = { action: work.action.action, message: work.action.login.server } as const;
-    const facts = { project, nowMs: context.clock.nowMs() };
     try {
       await work.action.there(host, context);
       work.done.push(name);
-      await writeAudit(host, { ...entry, status: "success" }, facts);
     } catch (error) {
       failures.push(error);
-      await writeAudit(host, { ...entry, status: "failed" }, facts).catch(() => undefined);
     }
+    const status = work.done.includes(name) ? "success" : "failed";
+    await auditOrWarn(context, host, { ...entry, status });
   }));
   work.done.sort((a, b) => a === HERE ? -1 : b === HERE ? 1 : a < b ? -1 : 1);
   return failures;

@@ -1,4 +1,5 @@
 import { messageOf, PartialFailureError } from "@jiji/core";
+import { auditOrWarn } from "../utils/audit.ts";
 import { type CommonOptions, type Ports, setupCommandContext } from "../utils/command_helpers.ts";
 
 /** Options of `jiji server exec`. */
@@ -26,6 +27,7 @@ export async function serverExec(
   const width = Math.max(0, ...[...context.hosts.keys()].map((name) => name.length));
   await Promise.all([...context.hosts].map(async ([name, host]) => {
     const lines = lineWriter((line) => output.line(`${name.padEnd(width)}  ${line}`));
+    let failure: string | undefined;
     try {
       const { exitCode } = await host.stream([program, ...args], {
         timeoutMs,
@@ -33,11 +35,18 @@ export async function serverExec(
         onStdout: lines.take,
         onStderr: lines.take,
       });
-      if (exitCode !== 0) failures.push(`${name}: ${program} ended with ${exitCode ?? "a signal"}`);
+      if (exitCode !== 0) failure = `${name}: ${program} ended with ${exitCode ?? "a signal"}`;
     } catch (error) {
-      failures.push(messageOf(error));
+      failure = messageOf(error);
     }
     lines.end();
+    if (failure !== undefined) failures.push(failure);
+    // Arguments may hold a secret: the log has the program's name alone.
+    await auditOrWarn(context, host, {
+      action: "server exec",
+      status: failure === undefined ? "success" : "failed",
+      message: program,
+    });
   }));
   if (failures.length > 0) throw new PartialFailureError(failures.join("\n"));
 }

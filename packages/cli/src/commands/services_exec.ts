@@ -1,6 +1,7 @@
 import { JijiError } from "@jiji/core";
 import { observeAll } from "../lib/services/deployment_run.ts";
 import { oneContainer, serviceContainers } from "../lib/services/service_targets.ts";
+import { auditOrWarn } from "../utils/audit.ts";
 import { type CommonOptions, type Ports, setupCommandContext } from "../utils/command_helpers.ts";
 
 /** A one-off command may take long, e.g. a migration: milliseconds. */
@@ -45,6 +46,12 @@ export async function servicesExec(
     signal: context.signal,
     onStdout: (text) => context.output.raw(text),
     onStderr: (text) => context.output.rawError(text),
+  });
+  // Arguments may hold a secret: the log has the program's name alone.
+  await auditOrWarn(context, host, {
+    action: "services exec",
+    status: exitCode === 0 ? "success" : "failed",
+    message: `${container.name}: ${command[0]}`,
   });
   if (exitCode === 0) return;
   throw new ExecError(

@@ -7,7 +7,7 @@ import { type ServiceContainer, serviceContainers } from "../lib/services/servic
 import type { ObservedContainer } from "../lib/engine/inspect.ts";
 import type { ObservedHost } from "../types/deployment.ts";
 import type { RemoteHost } from "../types/remote_host.ts";
-import { writeAudit } from "../utils/audit.ts";
+import { auditOrWarn } from "../utils/audit.ts";
 import {
   type CommandContext,
   type CommonOptions,
@@ -77,20 +77,22 @@ interface Removal {
 }
 
 async function removeEverywhere(context: CommandContext, removal: Removal): Promise<string[]> {
-  const { configuration, clock, hosts } = context;
   const failures: string[] = [];
-  await Promise.all([...hosts.keys()].map(async (name) => {
-    const own = removal.found.filter(({ host }) => host.name === name);
+  await Promise.all([...context.hosts].map(async ([name, host]) => {
+    const own = removal.found.filter((found) => found.host.name === name);
+    let failure: string | undefined;
     try {
       await removeOn(context, { ...removal, found: own, name });
-      await writeAudit(hosts.get(name)!, {
-        action: "services remove",
-        status: "success",
-        message: own.map(({ container }) => container.name).join(", ") || "nothing there",
-      }, { project: configuration.project, nowMs: clock.nowMs() });
     } catch (error) {
-      failures.push(messageOf(error));
+      failure = messageOf(error);
+      failures.push(failure);
     }
+    await auditOrWarn(context, host, {
+      action: "services remove",
+      status: failure === undefined ? "success" : "failed",
+      message: failure ??
+        (own.map(({ container }) => container.name).join(", ") || "nothing there"),
+    });
   }));
   return failures;
 }

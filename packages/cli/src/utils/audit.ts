@@ -1,8 +1,9 @@
 import { hostname, userInfo } from "node:os";
 import * as v from "valibot";
-import { SERVER_PATHS } from "@jiji/core";
+import { messageOf, SERVER_PATHS } from "@jiji/core";
 import { OBSERVE_TIMEOUT_MS } from "../constants.ts";
 import type { RemoteHost } from "../types/remote_host.ts";
+import type { CommandContext } from "./command_helpers.ts";
 import { mustRunScript } from "./remote.ts";
 
 /** What a changing command did on a server; never holds a value of the environment. */
@@ -56,6 +57,20 @@ export async function writeAudit(
     what: "writing the audit log failed",
     timeoutMs: OBSERVE_TIMEOUT_MS,
   });
+}
+
+/** The same, where a log that can't be written must not undo what was done: it is told. */
+export async function auditOrWarn(
+  context: Pick<CommandContext, "configuration" | "clock" | "output">,
+  host: RemoteHost,
+  entry: AuditEntry,
+): Promise<void> {
+  const { configuration, clock, output } = context;
+  try {
+    await writeAudit(host, entry, { project: configuration.project, nowMs: clock.nowMs() });
+  } catch (error) {
+    output.warn(`${host.name}: ${messageOf(error)}`);
+  }
 }
 
 const LineShape = v.object({

@@ -95,15 +95,15 @@ export const INSPECT_FORMAT: string = "{" + [
   `"ports":{{json .HostConfig.PortBindings}}`,
 ].join(",") + "}";
 
-/** Names, ids, tags of a project's images. */
-export function argvListImages(engine: EngineName, reference: string): Argv {
+/** Ids and tags of the images of these repositories, newest first. */
+export function argvListImages(engine: EngineName, repositories: readonly string[]): Argv {
   return [
     engine,
     "images",
     "--no-trunc",
     "--format",
-    '{"id":"{{.ID}}","repository":"{{.Repository}}","tag":"{{.Tag}}","created":"{{.CreatedAt}}"}',
-    reference,
+    '{"id":"{{.ID}}","repository":"{{.Repository}}","tag":"{{.Tag}}"}',
+    ...repositories.flatMap((repository) => ["--filter", `reference=${repository}`]),
   ];
 }
 

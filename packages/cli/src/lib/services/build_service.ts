@@ -23,8 +23,16 @@ export function imageName(
   service: ServiceConfiguration,
   version: string,
 ): string {
+  return `${imageRepository(configuration, service)}:${version}`;
+}
+
+/** `{registry}/{project}-{service}`. */
+export function imageRepository(
+  configuration: Configuration,
+  service: ServiceConfiguration,
+): string {
   const { imagePrefix } = configuration.builder.registry;
-  return `${imagePrefix}/${configuration.project}-${service.name}:${version}`;
+  return `${imagePrefix}/${configuration.project}-${service.name}`;
 }
 
 /**
