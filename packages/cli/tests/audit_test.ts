@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { chooseEntries, parseAuditFilter } from "../src/commands/audit.ts";
 import { parseAudit, readAudit, writeAudit } from "../src/utils/audit.ts";
 import { inFolder, LocalHost } from "./local_host.ts";
 
@@ -105,4 +106,33 @@ Deno.test("parseAudit(): half lines and other people's lines are left out", () =
   };
   const text = [JSON.stringify(line), '{"time":"t"', "null", "[]", '{"time":1}', ""].join("\n");
   assert.deepEqual(parseAudit(text), [line]);
+});
+
+Deno.test("chooseEntries(): by action, result and time, newest last", () => {
+  const entry = (minute: number, action: string, status: string) => ({
+    ...{ actor: "ana@laptop", host: "s1", message: "", action, status },
+    time: new Date(NOW_MS + minute * 60_000).toISOString(),
+  });
+  const entries = [entry(3, "deploy", "failed"), entry(1, "deploy", "success"), entry(2, "x", "a")];
+  const minutes = (options: Parameters<typeof parseAuditFilter>[0]) =>
+    chooseEntries(entries, parseAuditFilter(options, NOW_MS + 4 * 60_000))
+      .map(({ time }) => (Date.parse(time) - NOW_MS) / 60_000);
+  assert.deepEqual(minutes({}), [1, 2, 3]);
+  assert.deepEqual(minutes({ lines: "2" }), [2, 3]);
+  assert.deepEqual(minutes({ action: "deploy" }), [1, 3]);
+  assert.deepEqual(minutes({ action: "deploy", status: "failed" }), [3]);
+  assert.deepEqual(minutes({ since: "2m" }), [2, 3]);
+  assert.deepEqual(minutes({ until: "2026-11-23T14:27:01Z" }), [1, 2]);
+});
+
+Deno.test("parseAuditFilter(): says which option is malformed", () => {
+  const wrong = [
+    [{ lines: "many" }, /--lines many/],
+    [{ status: "ok" }, /--status ok/],
+    [{ since: "yesterday" }, /--since yesterday/],
+    [{ until: "1y" }, /--until 1y/],
+  ] as const;
+  for (const [options, pattern] of wrong) {
+    assert.throws(() => parseAuditFilter(options, NOW_MS), pattern);
+  }
 });

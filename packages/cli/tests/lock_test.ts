@@ -2,8 +2,10 @@ import assert from "node:assert/strict";
 import { type Clock, LockHeldError, systemClock, systemProcess } from "@jiji/core";
 import { Output } from "../src/lib/output/output.ts";
 import type { CommandContext } from "../src/utils/command_helpers.ts";
-import { parseHolder, withLock } from "../src/utils/lock.ts";
+import { lockOwner, parseHolder, takeLock, withLock } from "../src/utils/lock.ts";
+import { readLocks } from "../src/utils/lock_inspection.ts";
 import { isGone, ownProcess } from "../src/utils/process_identity.ts";
+import { parseAge, parseMoment } from "../src/utils/time_text.ts";
 import { configText, configurationOf } from "./configuration_fixture.ts";
 import { inFolder, LocalHost } from "./local_host.ts";
 
@@ -206,12 +208,51 @@ Deno.test("withLock(): its scripts travel over stdin, their parameters as argume
     }
   }));
 
+Deno.test("takeLock(): stays without a sign of life, is named with its end, and ends then", () =>
+  inFolder(async (folder) => {
+    const [host] = await serversIn(folder, ["s1"]);
+    const context = contextOf([host!], IMPATIENT);
+    await takeLock(context, { reason: "moving disks", seconds: 600 });
+    const owner = `${host!.folder}/locks/shop/owner`;
+    const hourAgo = new Date(Date.now() - 3_600_000);
+    await Deno.utime(owner, hourAgo, hourAgo);
+    await assert.rejects(lock([host!]), (error: unknown) => {
+      assert(error instanceof LockHeldError);
+      assert.match(error.message, /: moving disks since .*, until 20\d\d-/);
+      return /jiji lock release/.test(error.hint ?? "");
+    });
+    const [found] = await readLocks(context);
+    assert.equal(found?.owner, `${lockOwner()}: moving disks`);
+    assert(found.untilMs! > Date.now() + 500_000 && found.untilMs! < Date.now() + 700_000);
+    const lines = (await Deno.readTextFile(owner)).split("\n");
+    lines[4] = "1764000000";
+    await Deno.writeTextFile(owner, lines.join("\n"));
+    await using _next = await lock([host!]);
+  }));
+
+Deno.test("parseAge(), parseMoment(): lengths and moments as users write them", () => {
+  assert.deepEqual(["90s", "30m", "2h", "7d"].map(parseAge), [
+    90_000,
+    1_800_000,
+    7_200_000,
+    604_800_000,
+  ]);
+  for (const text of ["", "5", "5 m", "-1h", "1y"]) assert.equal(parseAge(text), undefined, text);
+  const nowMs = Date.parse("2026-11-23T05:00:00Z");
+  assert.equal(parseMoment("30m", nowMs), nowMs - 1_800_000);
+  assert.equal(parseMoment("2026-11-23T05:00:00Z", 0), nowMs);
+  assert.equal(parseMoment("2026-11-23 05:00", 0), nowMs, "UTC when no zone is written");
+  assert.equal(parseMoment("2026-11-23", 0), nowMs - 5 * 3_600_000);
+  for (const text of ["yesterday", "2026-99-99"]) assert.equal(parseMoment(text, 0), undefined);
+});
+
 Deno.test("parseHolder(): a lock that is just being written has no holder yet", () => {
   assert.deepEqual(parseHolder(""), {
     token: "",
     owner: "someone",
     sinceSeconds: 0,
     process: "",
+    untilSeconds: 0,
     renewed: "",
   });
   assert.equal(parseHolder("t\nana@laptop: deploy\nnot a number\n").sinceSeconds, 0);

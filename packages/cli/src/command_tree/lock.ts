@@ -14,7 +14,18 @@ export function lockCommands(run: Run) {
       ),
   );
   lock.addCommand(
-    clusterCommand("release", "end locks by force; those of dead commands end by themselves")
+    clusterCommand("acquire", "keep changing commands of this project away until it is released")
+      .option("--reason <text>", "why, for those who meet it")
+      .option("--for <time>", "it ends by itself after this long: 30m, 2h (default: 1h)")
+      .action((options) =>
+        run(options, async (ports) => {
+          const { lockAcquire } = await import("../commands/lock.ts");
+          await lockAcquire(options, ports);
+        })
+      ),
+  );
+  lock.addCommand(
+    clusterCommand("release", "end locks; those of dead commands end by themselves")
       .option("-y, --yes", "do not ask")
       .action((options) =>
         run(options, async (ports) => {

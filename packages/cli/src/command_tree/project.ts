@@ -71,6 +71,9 @@ export function auditCommand(run: Run) {
     .option("-n, --lines <number>", "last entries (default: 20)")
     .option("--action <name>", "only this action: deploy, rollback, …")
     .option("--status <result>", "only success or failed")
+    .option("--since <time>", "only entries since then: 30m, 12h, 7d, or a time")
+    .option("--until <time>", "only entries until then")
+    .option("-f, --follow", "go on showing new entries until Ctrl-C")
     .action((options) =>
       run(options, async (ports) => {
         const { audit } = await import("../commands/audit.ts");

@@ -26,6 +26,8 @@ export interface LockHolder {
   readonly sinceSeconds: number;
   /** See {@link ownProcess}; "" when unknown. */
   readonly process: string;
+  /** Unix seconds at which a lock taken by hand ends; 0 for one that a command renews. */
+  readonly untilSeconds: number;
   /** Last sign of life, as the server prints it; only compared. */
   readonly renewed: string;
 }
@@ -43,30 +45,36 @@ const GUARD = 'exec 9>>"$1.guard" && flock -w 20 9 || exit 1';
 /**
  * A lock that was not renewed for a while, or whose token the caller knows to be that of a dead
  * process, is taken over. A bare server gets its folder for locks with the cluster's lock, so that
- * two first `server init` do not meet; other locks need none there. Arguments: folder, token, owner,
- * process, expiry in seconds, dead token.
+ * two first `server init` do not meet; other locks need none there. A lock taken by hand gives no
+ * sign of life: it says when it ends. Arguments: folder, token, owner, process, expiry in seconds,
+ * dead token, seconds that a lock taken by hand lasts.
  */
 const ACQUIRE_SCRIPT = `set -u
-dir=$1 token=$2 owner=$3 process=$4 expiry=$5 dead=$6
+dir=$1 token=$2 owner=$3 process=$4 expiry=$5 dead=$6 lasts=$7
+until=
+[ -z "$lasts" ] || until=$(($(date +%s) + lasts))
+tell() { awk '{ print } END { while (NR++ < 5) print "" }' "$dir/owner" 2>/dev/null; }
 case $dir in */${CLUSTER_LOCK}) mkdir -p -m 700 "$(dirname "$dir")" || exit 1 ;; esac
 [ -d "$(dirname "$dir")" ] || exit 0
 ${GUARD}
 for try in 1 2; do
   if mkdir "$dir" 2>/dev/null; then
-    printf '%s\\n%s\\n%s\\n%s\\n' "$token" "$owner" "$(date +%s)" "$process" >"$dir/owner"
+    printf '%s\\n' "$token" "$owner" "$(date +%s)" "$process" "$until" >"$dir/owner"
     exit 0
   fi
   now=$(date +%s)
   seen=$(stat -c %Y "$dir/owner" 2>/dev/null || stat -c %Y "$dir" 2>/dev/null || echo "$now")
   holder=$(head -n 1 "$dir/owner" 2>/dev/null)
-  if [ $((now - seen)) -le "$expiry" ] && { [ -z "$dead" ] || [ "$holder" != "$dead" ]; }; then
-    cat "$dir/owner" 2>/dev/null
+  ends=$(sed -n 5p "$dir/owner" 2>/dev/null)
+  case $ends in '' | *[!0-9]*) ends=$((seen + expiry)) ;; esac
+  if [ "$now" -le "$ends" ] && { [ -z "$dead" ] || [ "$holder" != "$dead" ]; }; then
+    tell
     stat -c %y "$dir/owner" 2>/dev/null
     exit ${HELD}
   fi
   mv -T "$dir" "$dir.stale.$token" 2>/dev/null && rm -rf "$dir.stale.$token"
 done
-cat "$dir/owner" 2>/dev/null
+tell
 exit ${HELD}
 `;
 
@@ -85,40 +93,78 @@ if [ "$3" = renew ]; then touch "$1/owner"; else rm -rf "$1"; fi
  * @throws {LockHeldError} when someone else has it and lives; nothing is held then.
  */
 export async function withLock(context: CommandContext, wish: LockWish): Promise<AsyncDisposable> {
-  const token = randomHex(16);
-  const name = wish.scope === "cluster" ? CLUSTER_LOCK : context.configuration.project;
-  const folder = `${SERVER_PATHS.locks}/${name}`;
-  const owner = `${userInfo().username}@${hostname()}: ${wish.reason}`;
-  const held: RemoteHost[] = [];
-  const release = async () => {
-    await Promise.allSettled(held.map((host) => hold(host, [folder, token, "release"])));
-  };
-  // In name order on every machine, so that two CLIs never wait for each other crosswise.
-  const hosts = [...context.hosts].sort(([a], [b]) => a < b ? -1 : 1).map(([, host]) => host);
-  try {
-    for (const host of hosts) {
-      await acquire(host, { folder, token, owner }, context);
-      held.push(host);
-    }
-  } catch (error) {
-    await release();
-    throw error;
-  }
+  const { held, folder, token } = await takeEverywhere(context, wish);
   const timer = setInterval(() => {
     for (const host of held) hold(host, [folder, token, "renew"]).catch(() => undefined);
   }, LOCK_RENEW_MS);
   return {
     async [Symbol.asyncDispose]() {
       clearInterval(timer);
-      await release();
+      await giveBack(held, { folder, token });
     },
   };
+}
+
+/**
+ * Takes the project's lock by hand on every connected server: it stays when the command ends, until
+ * it is released or its time is over.
+ *
+ * @throws {LockHeldError} when someone else has it; nothing is held then.
+ */
+export async function takeLock(
+  context: CommandContext,
+  wish: { readonly reason: string; readonly seconds: number },
+): Promise<void> {
+  await takeEverywhere(context, { ...wish, scope: "project" });
+}
+
+interface HeldLock {
+  readonly held: readonly RemoteHost[];
+  readonly folder: string;
+  readonly token: string;
+}
+
+async function takeEverywhere(
+  context: CommandContext,
+  wish: LockWish & { readonly seconds?: number },
+): Promise<HeldLock> {
+  const token = randomHex(16);
+  const name = wish.scope === "cluster" ? CLUSTER_LOCK : context.configuration.project;
+  const folder = `${SERVER_PATHS.locks}/${name}`;
+  const owner = `${lockOwner()}: ${wish.reason}`;
+  const held: RemoteHost[] = [];
+  // In name order on every machine, so that two CLIs never wait for each other crosswise.
+  const hosts = [...context.hosts].sort(([a], [b]) => a < b ? -1 : 1).map(([, host]) => host);
+  try {
+    for (const host of hosts) {
+      await acquire(host, { folder, token, owner, seconds: wish.seconds }, context);
+      held.push(host);
+    }
+  } catch (error) {
+    await giveBack(held, { folder, token });
+    throw error;
+  }
+  return { held, folder, token };
+}
+
+/** Who takes locks here: `ana@laptop`. */
+export function lockOwner(): string {
+  return `${userInfo().username}@${hostname()}`;
+}
+
+async function giveBack(
+  held: readonly RemoteHost[],
+  lock: { readonly folder: string; readonly token: string },
+): Promise<void> {
+  await Promise.allSettled(held.map((host) => hold(host, [lock.folder, lock.token, "release"])));
 }
 
 interface LockFacts {
   readonly folder: string;
   readonly token: string;
   readonly owner: string;
+  /** How long a lock taken by hand lasts. */
+  readonly seconds: number | undefined;
 }
 
 /** A holder that shows no sign of life for the whole expiry is dead; one that does is not. */
@@ -132,7 +178,9 @@ async function acquire(host: RemoteHost, facts: LockFacts, context: CommandConte
     if (holder === undefined) return;
     const changed = first !== undefined &&
       (holder.renewed !== first.renewed || holder.token !== first.token);
-    if (changed || clock.monotonicMs() > deadlineMs) throw heldError(host, holder);
+    if (changed || holder.untilSeconds > 0 || clock.monotonicMs() > deadlineMs) {
+      throw heldError(host, holder);
+    }
     if (dead === "" && await isGone(holder.process)) {
       dead = holder.token;
       continue;
@@ -158,9 +206,10 @@ async function tryAcquire(
     facts.folder,
     facts.token,
     facts.owner,
-    await ownProcess(),
+    facts.seconds === undefined ? await ownProcess() : "",
     String(LOCK_EXPIRY_SECONDS),
     dead,
+    facts.seconds === undefined ? "" : String(facts.seconds),
   ];
   const result = await host.run(["sh", "-s", "--", ...args], {
     timeoutMs: OBSERVE_TIMEOUT_MS,
@@ -175,12 +224,14 @@ async function tryAcquire(
 
 /** The holder in the script's output; a lock that is just being written has none yet. */
 export function parseHolder(text: string): LockHolder {
-  const [token = "", owner = "", since = "", process = "", renewed = ""] = text.split("\n");
+  const [token = "", owner = "", since = "", process = "", until = "", renewed = ""] = text
+    .split("\n");
   return {
     token,
     owner: owner || "someone",
     sinceSeconds: Number(since) || 0,
     process,
+    untilSeconds: Number(until) || 0,
     renewed,
   };
 }
@@ -188,6 +239,16 @@ export function parseHolder(text: string): LockHolder {
 function heldError(host: RemoteHost, holder: LockHolder): LockHeldError {
   const sinceMs = holder.sinceSeconds * 1000;
   const at = sinceMs ? ` since ${new Date(sinceMs).toISOString()}` : "";
+  const until = holder.untilSeconds * 1000;
+  if (until > 0) {
+    return new LockHeldError(
+      `${host.name} is locked by ${holder.owner}${at}, until ${new Date(until).toISOString()}`,
+      {
+        ...{ holder: holder.owner, sinceMs, serving: "nothing was changed" },
+        hint: "it was taken by hand: wait, or release it with: jiji lock release",
+      },
+    );
+  }
   return new LockHeldError(`${host.name} is locked by ${holder.owner}${at}`, {
     holder: holder.owner,
     sinceMs,

@@ -13,13 +13,15 @@ export interface FoundLock {
   readonly sinceMs: number;
   /** Seconds since its holder last renewed it, by the server's clock. */
   readonly silentSeconds: number;
+  /** Unix ms at which a lock taken by hand ends; undefined for one that a command renews. */
+  readonly untilMs: number | undefined;
 }
 
 /** Prints owner, start and silence of each lock named. Arguments: folders. */
 const READ_SCRIPT = `for dir in "$@"; do
   [ -f "$dir/owner" ] || continue
-  printf '%s\\t%s\\t%s\\t%s\\n' "$dir" "$(sed -n 2p "$dir/owner")" "$(sed -n 3p "$dir/owner")" \\
-    "$(($(date +%s) - $(stat -c %Y "$dir/owner")))"
+  printf '%s\\t%s\\t%s\\t%s\\t%s\\n' "$dir" "$(sed -n 2p "$dir/owner")" "$(sed -n 3p "$dir/owner")" \\
+    "$(($(date +%s) - $(stat -c %Y "$dir/owner")))" "$(sed -n 5p "$dir/owner")"
 done
 `;
 
@@ -38,13 +40,14 @@ export async function readLocks(context: CommandContext): Promise<FoundLock[]> {
       timeoutMs: OBSERVE_TIMEOUT_MS,
     });
     return text.split("\n").filter(Boolean).map((line): FoundLock => {
-      const [folder, owner = "someone", since, silent] = line.split("\t");
+      const [folder, owner = "someone", since, silent, until] = line.split("\t");
       return {
         server: host.name,
         scope: folder === cluster ? "cluster" : "project",
         owner,
         sinceMs: (Number(since) || 0) * 1000,
         silentSeconds: Number(silent) || 0,
+        untilMs: Number(until) ? Number(until) * 1000 : undefined,
       };
     });
   }));
