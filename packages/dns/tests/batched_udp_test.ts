@@ -73,7 +73,7 @@ class Running implements AsyncDisposable {
     this.#done = server.listen(this.at);
   }
 
-  async addresses(name: string, timeoutMs = 2_000): Promise<string[]> {
+  async addresses(name: string, timeoutMs = 5_000): Promise<string[]> {
     const { packet, message } = await ask(this.at, { name, type: TYPE.A }, { timeoutMs });
     return answeredAddresses(packet, message);
   }
