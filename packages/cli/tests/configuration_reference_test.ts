@@ -12,6 +12,7 @@ import {
   ProxySchema,
   TargetSchema,
 } from "../src/lib/configuration/proxy.ts";
+import { SecretsSchema } from "../src/lib/configuration/secret_adapters.ts";
 import { ServerSchema } from "../src/lib/configuration/servers.ts";
 import {
   BuildSchema,
@@ -42,6 +43,7 @@ const SHOWN_AT: readonly [path: string, entries: ObjectEntries][] = [
   ["", ConfigurationSchema.entries],
   ["builder", BuilderSchema.entries],
   ["builder.registry", RegistrySchema.entries],
+  ["secrets", SecretsSchema.entries],
   ["ssh", SSHSchema.entries],
   ["servers.*", ServerSchema.entries],
   ["network", NetworkSchema.entries],

@@ -328,7 +328,7 @@ const TOP_PROBLEMS: readonly [name: string, text: string, problem: RegExp][] = [
     configText().replace("docker\n", "docker\n  registry: {type: remote}\n"),
     /server is missing/,
   ],
-  ["adapter", configText(undefined, "secrets: {adapter: doppler}\n"), /not supported yet/],
+  ["adapter", configText(undefined, "secrets: {adapter: vault}\n"), /not one of doppler/],
   [
     "list of services",
     "project: a\nbuilder: {engine: docker}\nservers: {a: {host: b}}\nservices: [a]\n",

@@ -12,6 +12,7 @@ import {
 } from "./project.ts";
 import { proxyCommands } from "./proxy.ts";
 import { registryCommands } from "./registry.ts";
+import { secretsCommands } from "./secrets.ts";
 import { serverCommands } from "./server.ts";
 import { servicesCommands } from "./services.ts";
 
@@ -29,6 +30,7 @@ export function buildProgram(run: Run): CommandUnknownOpts {
   program.addCommand(servicesCommands(run));
   program.addCommand(proxyCommands(run));
   program.addCommand(registryCommands(run));
+  program.addCommand(secretsCommands(run));
   program.addCommand(auditCommand(run));
   program.addCommand(lockCommands(run));
   pointAtHelp(program, "jiji");

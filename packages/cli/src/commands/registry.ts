@@ -3,6 +3,7 @@ import { startImageRegistry } from "../lib/images/image_registry.ts";
 import { registryFolder } from "../lib/images/image_shipping.ts";
 import { RegistryError } from "../lib/registry/registry_commands.ts";
 import { loginHere, loginOn, logoutHere, logoutOn } from "../lib/registry/registry_login.ts";
+import type { Configuration } from "../lib/configuration/configuration.ts";
 import type { RegistryLogin } from "../lib/configuration/builder.ts";
 import type { RemoteHost } from "../types/remote_host.ts";
 import { auditOrWarn } from "../utils/audit.ts";
@@ -37,8 +38,9 @@ const HERE = "this machine";
  * @throws {JijiError} when the port is taken; {RegistryError} when the registry refuses.
  */
 export async function registrySetup(options: RegistryOptions, ports: Ports): Promise<void> {
-  const { builder } = await loadConfiguration(options, ports);
-  if (builder.registry.type === "remote") return await registryLogin(options, ports);
+  const configuration = await loadConfiguration(options, ports);
+  const { builder } = configuration;
+  if (builder.registry.type === "remote") return await loginAll(configuration, options, ports);
   const { port } = builder.registry;
   if (!options.skipLocal) {
     await startImageRegistry({ folder: registryFolder(cacheFolder()), port })
@@ -56,9 +58,18 @@ export async function registrySetup(options: RegistryOptions, ports: Ports): Pro
  * @throws {RegistryError} naming where it was refused.
  */
 export async function registryLogin(options: RegistryOptions, ports: Ports): Promise<void> {
-  const login = (await loadConfiguration(options, ports)).builder.registry.login();
+  await loginAll(await loadConfiguration(options, ports), options, ports);
+}
+
+async function loginAll(
+  configuration: Configuration,
+  options: RegistryOptions,
+  ports: Ports,
+): Promise<void> {
+  const login = configuration.builder.registry.login();
   if (login === undefined) return nothingToLogInTo(ports);
   await everywhere(options, ports, {
+    configuration,
     action: "registry login",
     done: `Logged in to ${login.server} as ${login.username}`,
     login,
@@ -76,10 +87,19 @@ export async function registryLogin(options: RegistryOptions, ports: Ports): Pro
  * @throws {PartialFailureError} when a server could not be changed.
  */
 export async function registryLogout(options: RegistryOptions, ports: Ports): Promise<void> {
-  const { registry } = (await loadConfiguration(options, ports)).builder;
+  await logoutAll(await loadConfiguration(options, ports), options, ports);
+}
+
+async function logoutAll(
+  configuration: Configuration,
+  options: RegistryOptions,
+  ports: Ports,
+): Promise<void> {
+  const { registry } = configuration.builder;
   const { server } = registry;
   if (registry.type === "local" || server === undefined) return nothingToLogInTo(ports);
   await everywhere(options, ports, {
+    configuration,
     action: "registry logout",
     done: `Logged out of ${server}`,
     login: { server },
@@ -95,8 +115,10 @@ export async function registryLogout(options: RegistryOptions, ports: Ports): Pr
  * @throws {UsageError} without a terminal and without `--yes`.
  */
 export async function registryRemove(options: RegistryOptions, ports: Ports): Promise<void> {
-  const { builder } = await loadConfiguration(options, ports);
-  if (builder.registry.type === "remote") return await registryLogout(options, ports);
+  const configuration = await loadConfiguration(options, ports);
+  if (configuration.builder.registry.type === "remote") {
+    return await logoutAll(configuration, options, ports);
+  }
   const folder = registryFolder(cacheFolder());
   if (!options.skipLocal) {
     confirmOrStop({
@@ -118,6 +140,7 @@ function nothingToLogInTo({ output }: Ports): void {
 }
 
 interface RegistryAction {
+  readonly configuration: Configuration;
   readonly action: string;
   readonly done: string;
   readonly login: Pick<RegistryLogin, "server">;
@@ -134,7 +157,7 @@ async function everywhere(
   const done: string[] = [];
   const failures: unknown[] = [];
   if (!options.skipLocal) {
-    const { engine } = (await loadConfiguration(options, ports)).builder;
+    const { engine } = action.configuration.builder;
     try {
       await action.here({ process: systemProcess, engine, signal });
       done.push(HERE);
@@ -159,7 +182,10 @@ async function onServers(
   ports: Ports,
   work: { readonly action: RegistryAction; readonly done: string[] },
 ): Promise<unknown[]> {
-  await using context = await setupCommandContext(options, ports, { scope: "services" });
+  await using context = await setupCommandContext(options, ports, {
+    scope: "services",
+    configuration: work.action.configuration,
+  });
   requireAllReachable(context);
   context.output.note(headline(context, work.action.login.server));
   const failures: unknown[] = [];

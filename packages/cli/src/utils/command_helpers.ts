@@ -33,6 +33,8 @@ export interface ContextOptions {
   readonly scope: "services" | "servers";
   /** Also connect to every other server, as far as it can be reached: they are {@link CommandContext.witnesses}. */
   readonly witnesses?: boolean;
+  /** Loaded and validated already; default: as the options say. */
+  readonly configuration?: Configuration;
   /** Runs once the configuration is known, before the first connection. */
   readonly beforeConnect?: (configuration: Configuration) => Promise<void>;
 }
@@ -62,7 +64,7 @@ export async function setupCommandContext(
   ports: Ports,
   wish: ContextOptions,
 ): Promise<CommandContext> {
-  const configuration = await loadConfiguration(options, ports);
+  const configuration = wish.configuration ?? await loadConfiguration(options, ports);
   const services = chooseServices(configuration, options);
   const servers = chooseServers(configuration, services, { ...options, scope: wish.scope });
   await wish.beforeConnect?.(configuration);

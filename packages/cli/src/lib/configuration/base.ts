@@ -14,6 +14,8 @@ export interface ConfigContext {
   readonly secrets: SecretSource;
   /** Home folder of the user, for `~/`. */
   readonly home: string | undefined;
+  /** Absolute path of the env file that was read; absent when there is none. */
+  readonly envFile?: string | undefined;
 }
 
 /** Takes a problem at a path below the section. */

@@ -2,6 +2,7 @@ import { relative } from "node:path";
 import * as v from "valibot";
 import { PROJECT_NAME } from "@jiji/core/cluster";
 import type { Secret } from "@jiji/core/runtime";
+import { type SecretReference, secretReferences } from "../secrets/secret_references.ts";
 import { BaseConfiguration, type ConfigContext, configError, type Report } from "./base.ts";
 import { buildIssues } from "./build_checks.ts";
 import { BuilderConfiguration } from "./builder.ts";
@@ -12,6 +13,7 @@ import type { ConfigPath } from "./format/config_path.ts";
 import type { Pointer } from "./format/document.ts";
 import { keys, matching, text } from "./format/schema_parts.ts";
 import { DeployConfiguration, NetworkConfiguration } from "./network.ts";
+import { SecretsConfiguration } from "./secret_adapters.ts";
 import { type ServerConfiguration, ServersConfiguration } from "./servers.ts";
 import { ServiceConfiguration, type ServiceOwner } from "./service.ts";
 import { SSHConfiguration } from "./ssh.ts";
@@ -31,8 +33,8 @@ export const ConfigurationSchema = keys({
   deploy: v.optional(v.unknown()),
   environment: v.optional(v.unknown()),
   secrets_path: v.optional(text("the path of an env file")),
+  secrets: v.optional(v.unknown()),
 }, {
-  secrets: "secret adapters are not supported yet; use an env file, or --host-env",
   engine: "unknown key, did you mean builder.engine?",
   hosts: "unknown key, did you mean servers?",
 });
@@ -122,6 +124,24 @@ export class Configuration extends BaseConfiguration<ConfigurationValues> {
     return this.context.secrets.resolve(names, this.file);
   }
 
+  /** Every secret that the file names, with where it comes from. */
+  secretReferences(): readonly (SecretReference & {
+    readonly origin: string | undefined;
+    readonly secret: Secret | undefined;
+  })[] {
+    const { document, secrets } = this.context;
+    return secretReferences(document.value).map((reference) => ({
+      ...reference,
+      origin: secrets.origin(reference.name, reference),
+      secret: secrets.find(reference.name, reference),
+    }));
+  }
+
+  /** Where secrets are looked for, and the env file that was read. */
+  secretPlaces(): { readonly lookedIn: string; readonly envFile: string | undefined } {
+    return { lookedIn: this.context.secrets.lookedIn(), envFile: this.context.envFile };
+  }
+
   /** Every secret that was resolved so far, to be redacted from output. */
   secretsGiven(): readonly Secret[] {
     return this.context.secrets.given();
@@ -163,6 +183,9 @@ export class Configuration extends BaseConfiguration<ConfigurationValues> {
     ];
     if (this.context.document.at(["builder"]) !== undefined) {
       own.push(...this.builder.issues(), ...this.builder.registry.issues());
+    }
+    if (this.context.document.at(["secrets"]) !== undefined) {
+      own.push(...new SecretsConfiguration(this.context).issues());
     }
     if (this.context.document.at(["servers"]) !== undefined) own.push(...this.#serverIssues());
     for (const service of services) {

@@ -1,8 +1,11 @@
 import { dirname, isAbsolute, join, resolve } from "node:path";
+import { type Process, systemProcess } from "@jiji/core/runtime";
 import { loadEnvFile } from "../../utils/env_loader.ts";
 import { ConfigError } from "./config_issue.ts";
 import { Configuration, shownPath } from "./configuration.ts";
 import { ConfigDocument } from "./format/document.ts";
+import { secretReferences } from "../secrets/secret_references.ts";
+import { SecretsConfiguration } from "./secret_adapters.ts";
 import { SecretSource } from "./secrets.ts";
 
 /** Where to look for the configuration and what it may read. */
@@ -17,6 +20,8 @@ export interface LoadOptions {
   readonly hostEnv: boolean;
   /** This process's environment; asked from the system when absent. */
   readonly env?: Readonly<Record<string, string>>;
+  /** Runs the command of a secret adapter. */
+  readonly process?: Process;
 }
 
 /** Names of environments: part of file names. */
@@ -37,8 +42,9 @@ export function configCandidates(environment: string | undefined): string[] {
 /** Finds and reads the configuration. */
 export class ConfigurationLoader {
   /**
-   * Searches upward from `cwd`, parses the file it finds and the env file beside it. Only the
-   * syntax is looked at; call {@link Configuration.validate} for the rest.
+   * Searches upward from `cwd`, parses the file it finds and the env file beside it, and asks the
+   * secret adapter if there is one. Only the syntax is looked at; call
+   * {@link Configuration.validate} for the rest.
    *
    * @throws {ConfigError} when no file is found, or it is not YAML.
    */
@@ -61,19 +67,46 @@ export class ConfigurationLoader {
       ...(environment === undefined ? {} : { environment }),
       ...(typeof secretsPath === "string" ? { secretsPath } : {}),
     });
-    return new Configuration({
-      document,
-      projectRoot,
-      environmentName: environment,
-      home: env["HOME"],
-      secrets: new SecretSource({
-        fileValues: envFile.values,
-        lookedIn: envFile.lookedIn.map((file) => isAbsolute(file) ? shownPath(file, cwd) : file),
-        hostValues: env,
-        hostAllowed: options.hostEnv,
-      }),
+    const source = {
+      fileValues: envFile.values,
+      lookedIn: envFile.lookedIn.map((file) => isAbsolute(file) ? shownPath(file, cwd) : file),
+      hostValues: env,
+      hostAllowed: options.hostEnv,
+    };
+    const place = { document, projectRoot, environmentName: environment, home: env["HOME"] };
+    const section = new SecretsConfiguration({ ...place, secrets: new SecretSource(source) });
+    const adapter = await readAdapter(section, {
+      wanted: secretReferences(document.value).map(({ name }) => name)
+        .filter((name) => !Object.hasOwn(envFile.values, name)),
+      given: document.at(["secrets"]) !== undefined,
+      process: options.process ?? systemProcess,
+      env,
     });
+    const secrets = new SecretSource({
+      ...source,
+      ...(adapter === undefined ? {} : { adapter }),
+    });
+    return new Configuration({ ...place, secrets, envFile: envFile.file });
   }
+}
+
+interface AdapterWish {
+  /** Names that the env file does not have. */
+  readonly wanted: readonly string[];
+  readonly given: boolean;
+  readonly process: Process;
+  readonly env: Readonly<Record<string, string>>;
+}
+
+/** Asks the adapter once, and only when the env file lacks something that the configuration names. */
+async function readAdapter(
+  section: SecretsConfiguration,
+  wish: AdapterWish,
+): Promise<{ name: string; values: Readonly<Record<string, string>> } | undefined> {
+  // A malformed section is told with every other problem of the file.
+  if (!wish.given || wish.wanted.length === 0 || section.issues().length > 0) return undefined;
+  const { adapter, project, config } = section;
+  return { name: adapter.name, values: await adapter.read({ project, config }, wish) };
 }
 
 /** The folder that holds `.jiji`; for a file elsewhere, its own folder. */

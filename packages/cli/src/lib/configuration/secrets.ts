@@ -5,6 +5,11 @@ import { ConfigError } from "./config_issue.ts";
 export interface SecretSourceOptions {
   /** Values of the env file that was read. */
   readonly fileValues: Readonly<Record<string, string>>;
+  /** Values that an adapter gave, and its name. */
+  readonly adapter?: {
+    readonly name: string;
+    readonly values: Readonly<Record<string, string>>;
+  };
   /** Names of the env files that were looked for, as shown; the one read is marked. */
   readonly lookedIn: readonly string[];
   /** This process's environment. */
@@ -25,19 +30,38 @@ export class SecretSource {
   }
 
   /**
-   * One secret: from the env file, else from this process's environment when `--host-env` or
-   * `alwaysHost` allows it.
+   * One secret: from the env file, else from the adapter, else from this process's environment when
+   * `--host-env` or `alwaysHost` allows it.
    */
   find(name: string, options: { readonly alwaysHost?: boolean } = {}): Secret | undefined {
-    const { fileValues, hostValues, hostAllowed } = this.#options;
-    const inFile = Object.hasOwn(fileValues, name) ? fileValues[name] : undefined;
-    const useHost = hostAllowed || options.alwaysHost === true;
-    const inHost = useHost && Object.hasOwn(hostValues, name) ? hostValues[name] : undefined;
-    const value = inFile ?? inHost;
+    const value = this.#look(name, options)?.value;
     if (value === undefined) return undefined;
     const secret = this.#given.get(name) ?? new Secret(value);
     this.#given.set(name, secret);
     return secret;
+  }
+
+  /** Where a secret comes from: `env file`, the adapter's name, `environment`; undefined: nowhere. */
+  origin(name: string, options: { readonly alwaysHost?: boolean } = {}): string | undefined {
+    return this.#look(name, options)?.origin;
+  }
+
+  #look(
+    name: string,
+    options: { readonly alwaysHost?: boolean },
+  ): { readonly value: string; readonly origin: string } | undefined {
+    const { fileValues, adapter, hostValues, hostAllowed } = this.#options;
+    const useHost = hostAllowed || options.alwaysHost === true;
+    const places = [
+      ["env file", fileValues],
+      [adapter?.name ?? "", adapter?.values ?? {}],
+      ["environment", useHost ? hostValues : {}],
+    ] as const;
+    for (const [origin, values] of places) {
+      const value = Object.hasOwn(values, name) ? values[name] : undefined;
+      if (value !== undefined) return { value, origin };
+    }
+    return undefined;
   }
 
   /**
@@ -85,8 +109,11 @@ export class SecretSource {
 
   /** Where secrets are looked for, for messages. */
   lookedIn(): string {
-    const { lookedIn, hostAllowed } = this.#options;
-    const places = hostAllowed ? [...lookedIn, "the environment"] : [...lookedIn];
-    return places.join(", ");
+    const { lookedIn, adapter, hostAllowed } = this.#options;
+    const further = [
+      ...(adapter === undefined ? [] : [adapter.name]),
+      ...(hostAllowed ? ["the environment"] : []),
+    ];
+    return [...lookedIn, ...further].join(", ");
   }
 }
