@@ -8,6 +8,7 @@ import {
   serverCells,
   type ServerRow,
 } from "@jiji/core/corrosion";
+import { type DnsCache, REFILL_MS } from "./dns_cache.ts";
 
 const HeaderSchema = v.object({
   format: v.literal(2),
@@ -107,6 +108,13 @@ export async function readSnapshot(folder: string): Promise<ReadSnapshot | undef
     if (error instanceof Deno.errors.NotFound) return undefined;
     throw error;
   }
+}
+
+/** Fills an empty cache, as if all had been read just now. */
+export function restoreSnapshot(cache: DnsCache, snapshot: ReadSnapshot, nowMs: number): void {
+  // Servers of the snapshot count as known for long: what was deleted meanwhile goes at once.
+  cache.replaceServers(snapshot.servers, nowMs - REFILL_MS);
+  cache.replaceContainers(snapshot.containers, nowMs);
 }
 
 /** Replaces the snapshot in one step, so that a reader or a power loss sees the old or the new. */

@@ -13,12 +13,12 @@ import {
   VERSION,
 } from "@jiji/core/runtime";
 import { runSubscriber } from "../corrosion_subscriber.ts";
-import { DnsCache, REFILL_MS } from "../dns_cache.ts";
+import { DnsCache } from "../dns_cache.ts";
 import { DnsServer } from "../dns_server.ts";
 import { Forwarder } from "../forwarder.ts";
 import { watchLiveness } from "../liveness_watch.ts";
 import { parseResolvConf, splitResolvers, type SplitZones } from "../resolv_conf.ts";
-import { readSnapshot, writeSnapshot } from "../snapshot.ts";
+import { readSnapshot, restoreSnapshot, writeSnapshot } from "../snapshot.ts";
 import { type ServiceEnvironment, SocketStore } from "../udp/socket_store.ts";
 import { serveStatus } from "../status_server.ts";
 import { networkUpstream, type ServerAddress } from "../upstream.ts";
@@ -166,10 +166,7 @@ async function loadSnapshot(
   try {
     const snapshot = await readSnapshot(o.folder);
     if (!snapshot) return;
-    const nowMs = o.clock.monotonicMs();
-    // Servers of the snapshot count as known for long: what was deleted meanwhile goes at once.
-    cache.replaceServers(snapshot.servers, nowMs - REFILL_MS);
-    cache.replaceContainers(snapshot.containers, nowMs);
+    restoreSnapshot(cache, snapshot, o.clock.monotonicMs());
     o.logger.info("snapshot loaded", { containers: cache.containers.size });
   } catch (error) {
     o.logger.warn("snapshot not read", { error: messageOf(error) });
