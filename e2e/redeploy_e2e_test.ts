@@ -89,4 +89,35 @@ Deno.test("redeploy: twenty versions under load, and no version that is not heal
     });
     await shop.assertServes("mended", SERVERS);
   });
+
+  await chapter(
+    t,
+    "rollback goes to the last good release, with its environment; and back",
+    async () => {
+      await shop.configure((text) =>
+        text.replace("API_URL: http://shop-api.jiji:8080/", "API_URL: http://nobody.jiji:8080/")
+      );
+      await shop.must("deploy", "-S", "web", "--version", "mended", "--force");
+      assert.doesNotMatch(await shop.page("s1"), /three mugs/, "the new environment is wrong");
+      const list = await shop.must("services", "rollback", "-S", "web", "--list");
+      assert.match(list, /web +mended/);
+      const startedMs = performance.now();
+      await shop.underLoad("rollback", SERVERS, async () => {
+        await shop.must("services", "rollback", "-S", "web", "--to", `v${1 + REDEPLOYS}`);
+      });
+      tell(`rollback of three servers in ${secondsSince(startedMs)} s`);
+      await shop.assertServes(String(1 + REDEPLOYS), SERVERS);
+      await shop.underLoad("rollback of the rollback", SERVERS, async () => {
+        await shop.must("services", "rollback", "-S", "web");
+      });
+      assert.match(await shop.page("s2"), /web version mended on /);
+    },
+  );
+
+  await chapter(t, "a version that was never deployed is refused with what there is", async () => {
+    const outcome = await shop.jiji("services", "rollback", "-S", "web", "--to", "v99");
+    assert.equal(outcome.code, 1, spoken(outcome));
+    assert.match(outcome.stderr, /no release v99 to go back to/);
+    assert.match(outcome.stderr, /kept are: .*mended/);
+  });
 });

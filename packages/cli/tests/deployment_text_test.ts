@@ -182,6 +182,7 @@ function observed(name: string, containers: readonly string[]): ObservedHost {
     config: new MockCluster([name]).server(name).config,
     proxyState: new Map(),
     images: [],
+    releaseImages: [],
     containers: containers.map((text, index) => {
       const [container = "", service = "", project] = text.split(" ");
       return {
@@ -194,7 +195,7 @@ function observed(name: string, containers: readonly string[]): ObservedHost {
         status: "running",
         exitCode: 0,
         published: [],
-    address: `10.210.1.${index + 3}`,
+        address: `10.210.1.${index + 3}`,
         labels: service ? labels(service, project) : undefined,
       };
     }),

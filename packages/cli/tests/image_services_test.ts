@@ -141,7 +141,10 @@ const using = (...tags: readonly string[]) =>
 
 Deno.test("planPrune(): keeps as many as the service retains, those in use among them", () => {
   const plan = (retain: number, ...used: readonly string[]) =>
-    planPrune(five(), [{ service: "web", repository: SHOP_WEB, retain }], using(...used))
+    planPrune(five(), [{ service: "web", repository: SHOP_WEB, retain }], {
+      containers: using(...used),
+      releaseImages: [],
+    })
       .map(({ reference }) => reference.slice(SHOP_WEB.length + 1));
   assert.deepEqual(plan(3, "5"), ["2", "1"]);
   assert.deepEqual(plan(3, "1"), ["3", "2"], "after a rollback the old one is in use");
@@ -150,13 +153,25 @@ Deno.test("planPrune(): keeps as many as the service retains, those in use among
   assert.deepEqual(plan(2), ["3", "2", "1"], "nothing runs: the newest stay");
 });
 
+Deno.test("planPrune(): what releases were made of stays before what never got healthy", () => {
+  const use = {
+    containers: using("5"),
+    releaseImages: ["5", "2", "1"].map((tag) => `${SHOP_WEB}:${tag}`),
+  };
+  const gone = planPrune(five(), [{ service: "web", repository: SHOP_WEB, retain: 3 }], use);
+  assert.deepEqual(
+    gone.map(({ reference }) => reference),
+    ["4", "3"].map((tag) => `${SHOP_WEB}:${tag}`),
+  );
+});
+
 Deno.test("planPrune(): each service has its own count, and names that only look alike are left", () => {
   const admin = "localhost:31270/shop-admin-web";
   const images = [...five(), ...five(admin), ...five("localhost:31270/shop-two-web")];
   const gone = planPrune(images, [
     { service: "web", repository: SHOP_WEB, retain: 4 },
     { service: "admin-web", repository: admin, retain: 2 },
-  ], using("5"));
+  ], { containers: using("5"), releaseImages: [] });
   assert.deepEqual(gone, [
     { service: "web", reference: `${SHOP_WEB}:1` },
     ...["3", "2", "1"].map((tag) => ({ service: "admin-web", reference: `${admin}:${tag}` })),
@@ -168,7 +183,10 @@ Deno.test("planPrune(): images that lost their tag go by id, unless a container 
   const images = [untagged("aa"), untagged("bb"), { id: "cc", repository: SHOP_WEB, tag: "1" }];
   const used = [{ imageId: "aa", imageName: `${SHOP_WEB}:1` }];
   assert.deepEqual(
-    planPrune(images, [{ service: "web", repository: SHOP_WEB, retain: 1 }], used),
+    planPrune(images, [{ service: "web", repository: SHOP_WEB, retain: 1 }], {
+      containers: used,
+      releaseImages: [],
+    }),
     [{ service: "web", reference: "bb" }],
   );
 });

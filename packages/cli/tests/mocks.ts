@@ -263,6 +263,11 @@ function observation(state: MockServerState): string {
   for (const container of state.containers) {
     lines.push(`@container ${JSON.stringify(inspected(state, container))}`);
   }
+  const kept = [...state.files].filter(([path]) => path.includes("/releases/")).sort();
+  for (const [, { bytes }] of kept) {
+    const image = /"spec":{"image":"([^"]*)"/.exec(new TextDecoder().decode(bytes))?.[1];
+    lines.push(`@release ${image}`);
+  }
   for (const image of [...state.images].reverse()) lines.push(`@image ${image}`);
   if (state.proxyVolume) lines.push(`@proxy ${btoa(proxyState(state))}`);
   return `${lines.join("\n")}\n`;

@@ -62,6 +62,7 @@ async function findings(
       proxyState: new Map(),
       claims: [],
       images: [],
+      releaseImages: [],
       arch: "amd64",
       sockets: [],
       ...host,

@@ -103,7 +103,7 @@ async function planOn(
     timeoutMs: ENGINE_TIMEOUT_MS,
     signal,
   });
-  return planPrune(parseImages(text), built, facts.observed.containers);
+  return planPrune(parseImages(text), built, facts.observed);
 }
 
 function showPlan({ output }: CommandContext, plan: Plan): void {

@@ -12,6 +12,8 @@ export interface ObservedHost {
   readonly proxyState: ProxyState | undefined;
   /** Names of the project's images there, newest first. */
   readonly images: readonly string[];
+  /** Images of the releases that are kept there; of each service the newest first. */
+  readonly releaseImages: readonly string[];
   /** What the proxy's routes answer; undefined as {@link proxyState}. */
   readonly claims?: readonly ProxyClaim[] | undefined;
   /** Its processor; undefined when it is none that jiji knows. */

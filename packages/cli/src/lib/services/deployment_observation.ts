@@ -16,7 +16,7 @@ import { parseProxyClaims, parseProxyState } from "../engine/proxy_commands.ts";
 
 /**
  * Looks at a server in one round trip: its place in the cluster, every container, the proxy's
- * routes, the project's images. Arguments: engine, Go template of the fields that are read, project.
+ * routes, the project's images and which of them releases need. Arguments: engine, Go template of the fields that are read, project.
  */
 const OBSERVE_SCRIPT = `set -u
 engine=$1 format=$2 project=$3
@@ -28,6 +28,8 @@ if [ -n "$ids" ]; then
 fi
 "$engine" images --filter "reference=*/$project-*" --filter "reference=*/*/$project-*" \\
   --filter "reference=*/*/*/$project-*" --format '@image {{.Repository}}:{{.Tag}}' 2>/dev/null
+sed -n 's/^.*"spec":{"image":"\\([^"]*\\)".*$/@release \\1/p' \\
+  ${SERVER_PATHS.projects}/"$project"/releases/*/*.json 2>/dev/null
 volume=$("$engine" volume inspect --format '{{.Mountpoint}}' ${PROXY_VOLUME} 2>/dev/null)
 if [ -n "$volume" ] && [ -f "$volume/kamal-proxy.state" ]; then
   printf '@proxy %s\\n' "$(base64 -w0 <"$volume/kamal-proxy.state")"
@@ -94,5 +96,7 @@ export function parseObservation(name: string, text: string): ObservedHost {
     arch: parseMachine(after("machine")[0]),
     sockets: lines.includes("@sockets") ? parseSockets(after("socket")) : undefined,
     images: after("image").filter((image) => !image.endsWith(":<none>")),
+    // Files sort by time, so that the newest release of a service comes last.
+    releaseImages: [...new Set(after("release").reverse())],
   };
 }

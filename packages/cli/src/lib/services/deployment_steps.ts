@@ -14,6 +14,7 @@ import type { DeployStep, DesiredService, ObservedHost } from "../../types/deplo
 import { argvRun, argvRunOnce, isOnJijiNetwork } from "../engine/container_run.ts";
 import type { JudgedSlot, Judgement, PlanOptions } from "./deployment_plan.ts";
 import { renderFingerprint } from "./fingerprints.ts";
+import { byWorth } from "./image_prune_service.ts";
 import { releaseFile } from "./release_records.ts";
 import { addressOf } from "./service_slots.ts";
 
@@ -239,7 +240,8 @@ function pruneSteps({ service, host, slots, count }: Judgement): DeployStep[] {
   const others = host.images.filter((image) =>
     image.startsWith(`${repository}:`) && image !== service.spec.image
   );
-  const images = others.slice(Math.max(service.retain - 1, 0)).filter((image) => !used.has(image));
+  const past = byWorth(others, host.releaseImages).slice(Math.max(service.retain - 1, 0));
+  const images = past.filter((image) => !used.has(image));
   return images.length > 0 ? [{ kind: "removeImages", images, bestEffort: true }] : [];
 }
 

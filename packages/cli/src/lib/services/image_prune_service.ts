@@ -40,6 +40,23 @@ export interface PrunedImage {
   readonly reference: string;
 }
 
+/** What keeps images from being removed. */
+export interface ImageUse {
+  readonly containers: readonly Pick<ObservedContainer, "imageId" | "imageName">[];
+  /** Images of releases that can be gone back to, the newest first. */
+  readonly releaseImages: readonly string[];
+}
+
+/**
+ * Names in the order in which they are worth keeping: those of releases first, the newest of these
+ * in front; an image that no release was made of, since it never got healthy, comes last.
+ */
+export function byWorth(names: readonly string[], releaseImages: readonly string[]): string[] {
+  const known = new Set(names);
+  const released = releaseImages.filter((name) => known.has(name));
+  return [...released, ...names.filter((name) => !released.includes(name))];
+}
+
 /**
  * Images past what each service retains by itself, and those that lost their tag. One that any
  * container uses, running or not, stays, and counts as one of the retained.
@@ -49,20 +66,21 @@ export interface PrunedImage {
 export function planPrune(
   images: readonly ListedImage[],
   services: readonly PrunedService[],
-  containers: readonly Pick<ObservedContainer, "imageId" | "imageName">[],
+  use: ImageUse,
 ): PrunedImage[] {
-  const ids = new Set(containers.map((container) => container.imageId));
-  const names = new Set(containers.map((container) => container.imageName));
+  const ids = new Set(use.containers.map((container) => container.imageId));
+  const names = new Set(use.containers.map((container) => container.imageName));
   return services.flatMap(({ service, repository, retain }) => {
     const own = images.filter((image) => image.repository === repository);
-    const nameOf = (image: ListedImage) => `${repository}:${image.tag}`;
-    const isUsed = (image: ListedImage) => ids.has(image.id) || names.has(nameOf(image));
     const tagged = own.filter((image) => image.tag !== undefined);
-    const room = Math.max(retain - tagged.filter(isUsed).length, 0);
-    const past = tagged.filter((image) => !isUsed(image)).slice(room);
+    const idOf = new Map(tagged.map((image) => [`${repository}:${image.tag}`, image.id]));
+    const isUsed = (name: string) => ids.has(idOf.get(name) ?? "") || names.has(name);
+    const ordered = byWorth([...idOf.keys()], use.releaseImages);
+    const room = Math.max(retain - ordered.filter(isUsed).length, 0);
+    const past = ordered.filter((name) => !isUsed(name)).slice(room);
     const untagged = own.filter((image) => image.tag === undefined && !ids.has(image.id));
     return [
-      ...past.map((image) => ({ service, reference: nameOf(image) })),
+      ...past.map((reference) => ({ service, reference })),
       ...untagged.map((image) => ({ service, reference: image.id })),
     ];
   });
