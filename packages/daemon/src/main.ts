@@ -156,6 +156,15 @@ const add = command("add")
     print(JSON.stringify({ added: newcomer.id }));
   });
 
+const remove = command("remove")
+  .description("mark a server as removed; the others drop it from their mesh")
+  .argument("<server>", "its name")
+  .action(async (id, options) => {
+    const { removeServer } = await import("./commands/servers.ts");
+    const removed = await removeServer(id, { api: await openApi(options), clock: systemClock });
+    print(JSON.stringify({ removed: removed ? id : null }));
+  });
+
 const list = command("list")
   .description("list the servers Corrosion knows, removed ones included")
   .option("--json", "print JSON")
@@ -175,7 +184,8 @@ program.addCommand(probe);
 program.addCommand(vouch);
 program.addCommand(voucher, { hidden: true });
 program.addCommand(
-  new Command("servers").description("the cluster's servers").addCommand(add).addCommand(list),
+  new Command("servers").description("the cluster's servers")
+    .addCommand(add).addCommand(remove).addCommand(list),
 );
 
 if (import.meta.main) {

@@ -8,6 +8,7 @@ import {
   listServers,
   newcomerConflict,
   parseNewcomer,
+  removeServer,
 } from "../src/commands/servers.ts";
 import { collectStatus, renderStatus } from "../src/commands/status.ts";
 import { FakeFiles, key, NO_API, peerSeed, serverConfig, serverRow } from "./builders.ts";
@@ -59,6 +60,21 @@ Deno.test("collectStatus(): shows rows, removed servers included", async () => {
 });
 
 const NEWCOMER = JSON.stringify({ ...peerSeed(3), hostname: "three" });
+
+Deno.test("removeServer(): once, by its name, and adding it again takes it back", async () => {
+  await using fake = new FakeCorrosion();
+  const api = corrosionHttpApi(fake.address);
+  const ports = { api, clock: systemClock };
+  await addServer(serverRow(2), ports);
+  assert.equal(await removeServer("s2", ports), true);
+  const [removed] = await listServers(api);
+  assert.notEqual(removed?.removedAtMs, null);
+  assert.equal(await removeServer("s2", ports), false, "the first moment stays");
+  assert.equal((await listServers(api))[0]?.removedAtMs, removed?.removedAtMs);
+  await addServer(serverRow(2), ports);
+  assert.equal((await listServers(api))[0]?.removedAtMs, null);
+  await assert.rejects(removeServer("s9", ports), /no server s9/);
+});
 
 Deno.test("addServer(): writes the row, also again after a removal", async () => {
   await using fake = new FakeCorrosion();

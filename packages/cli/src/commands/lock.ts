@@ -28,10 +28,10 @@ export async function lockStatus(options: CommonOptions, ports: Ports): Promise<
     lock.server,
     lock.scope,
     lock.owner,
-    new Date(lock.sinceMs).toISOString().slice(0, 19),
+    new Date(lock.sinceMs).toISOString().slice(0, 16),
     lock.untilMs === undefined
-      ? `last sign of life ${lock.silentSeconds} s ago`
-      : `taken by hand until ${new Date(lock.untilMs).toISOString().slice(0, 19)}`,
+      ? `seen ${lock.silentSeconds} s ago`
+      : `until ${new Date(lock.untilMs).toISOString().slice(0, 16)}`,
   ]);
   renderTable(["server", "what", "held by", "since (UTC)", ""], cells)
     .forEach((line) => output.line(line));

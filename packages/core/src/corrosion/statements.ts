@@ -36,6 +36,12 @@ export function upsertServer(row: Omit<ServerRow, "removedAtMs">): Statement {
   ];
 }
 
+/** Marks a server as removed, for ever unless it is added again; the first moment stays. */
+export function tombstoneServer(id: string, removedAtMs: number): Statement {
+  const sql = "UPDATE servers SET removed_at = ? WHERE id = ? AND removed_at IS NULL";
+  return [sql, [removedAtMs, id]];
+}
+
 /** Takes back a server's tombstone; the operator's word only, when a removed server is added again. */
 export function reviveServer(id: string): Statement {
   return ["UPDATE servers SET removed_at = NULL WHERE id = ?", [id]];

@@ -7,6 +7,7 @@ import {
   reviveServer,
   SELECT_SERVERS,
   type ServerRow,
+  tombstoneServer,
   upsertServer,
 } from "@jiji/core/corrosion";
 import { cidrsOverlap, normalizeIp, parseCidr, serverAddress } from "@jiji/core/net";
@@ -88,6 +89,28 @@ export async function addServer(
     return row?.wireguardPubkey === newcomer.wireguardPubkey ? row : undefined;
   }, { clock: ports.clock, timeoutMs: SHOWN_TIMEOUT_MS, everyMs: 50 });
   if (!shown) throw new JijiError(`corrosion took the row of ${newcomer.id} but does not show it`);
+}
+
+/**
+ * Marks a server as removed, on the operator's word: the others drop it from their mesh.
+ *
+ * @returns whether it was a member until now.
+ * @throws {UsageError} when no server has this name; {JijiError} when it cannot be read back.
+ */
+export async function removeServer(
+  id: string,
+  ports: { readonly api: CorrosionApi; readonly clock: Clock },
+): Promise<boolean> {
+  const row = (await listServers(ports.api)).find((one) => one.id === id);
+  if (row === undefined) throw new UsageError(`the cluster has no server ${id}`);
+  if (row.removedAtMs !== null) return false;
+  await ports.api.execute([tombstoneServer(id, ports.clock.nowMs())]);
+  const shown = await waitFor(async () => {
+    const now = (await listServers(ports.api)).find((one) => one.id === id);
+    return now?.removedAtMs === null ? undefined : now;
+  }, { clock: ports.clock, timeoutMs: SHOWN_TIMEOUT_MS, everyMs: 50 });
+  if (!shown) throw new JijiError(`corrosion was told that ${id} left but does not show it`);
+  return true;
 }
 
 /** Every server's row, tombstones included; malformed ones are left out. */
