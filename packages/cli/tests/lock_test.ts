@@ -107,6 +107,25 @@ Deno.test("withLock(): of twenty at once exactly one gets it, and the next after
     }
   }));
 
+Deno.test("withLock(): two commands about different servers of a project meet", () =>
+  inFolder(async (folder) => {
+    const [s1, s2] = await serversIn(folder, ["s1", "s2"]);
+    const wish = { reason: "deploy", scope: "project" } as const;
+    const about = (host: LocalHost, other: LocalHost) => ({
+      ...contextOf([host], IMPATIENT),
+      witnesses: [other],
+    });
+    const held = await withLock(about(s1!, s2!), wish);
+    assert.deepEqual(await locksOf(s2!), ["shop"]);
+    await assert.rejects(withLock(about(s2!, s1!), wish));
+    await held[Symbol.asyncDispose]();
+    assert.deepEqual([...await locksOf(s1!), ...await locksOf(s2!)], []);
+    const broken = new LocalHost("s0", "/nowhere");
+    broken.run = () => Promise.reject(new Error("broken"));
+    const again = await withLock(about(s1!, broken), wish);
+    await again[Symbol.asyncDispose]();
+  }));
+
 Deno.test("withLock(): the lock of a dead process of this machine is taken over, by one alone", () =>
   inFolder(async (folder) => {
     const [host] = await serversIn(folder, ["s1"]);

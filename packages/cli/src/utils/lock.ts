@@ -86,7 +86,8 @@ if [ "$3" = renew ]; then touch "$1/owner"; else rm -rf "$1"; fi
 `;
 
 /**
- * Takes a lock on every connected server, renews it while the command runs, and gives
+ * Takes a lock on every connected server, also on those that are only looked at, so that two
+ * commands about different servers of a project meet; renews it while the command runs, and gives
  * it back when disposed, also after Ctrl-C. The lock of a CLI that was killed is waited out, or
  * taken over at once when it ran on this machine.
  *
@@ -134,11 +135,17 @@ async function takeEverywhere(
   const owner = `${lockOwner()}: ${wish.reason}`;
   const held: RemoteHost[] = [];
   // In name order on every machine, so that two CLIs never wait for each other crosswise.
-  const hosts = [...context.hosts].sort(([a], [b]) => a < b ? -1 : 1).map(([, host]) => host);
+  const hosts = [...context.hosts.values(), ...context.witnesses]
+    .sort((a, b) => a.name < b.name ? -1 : 1);
   try {
     for (const host of hosts) {
-      await acquire(host, { folder, token, owner, seconds: wish.seconds }, context);
-      held.push(host);
+      try {
+        await acquire(host, { folder, token, owner, seconds: wish.seconds }, context);
+        held.push(host);
+      } catch (error) {
+        // A server that is only looked at stops nothing by being broken.
+        if (context.hosts.has(host.name) || error instanceof LockHeldError) throw error;
+      }
     }
   } catch (error) {
     await giveBack(held, { folder, token });
