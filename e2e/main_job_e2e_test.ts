@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { eventually } from "./lab.ts";
-import { chapter, secondsSince, Shop, spoken, tell } from "./shop.ts";
+import { chapter, secondsSince, Shop, spoken, STORY_ENGINE, tell } from "./shop.ts";
 
 interface NetworkStatus {
   readonly servers: readonly {
@@ -74,13 +74,13 @@ Deno.test("main job: bare servers become a cluster, serve, stay as they are, and
 
   await chapter(t, "a container on s1 resolves and calls the api on s2 by its name", async () => {
     const name = "shop-api.jiji";
-    const looked = await lab.on("s1", ["docker", "exec", "shop-web", "nslookup", name]);
+    const looked = await lab.on("s1", [STORY_ENGINE, "exec", "shop-web", "nslookup", name]);
     const listed: ServiceList = JSON.parse(await shop.must("services", "list", "--json"));
     const api = listed.services.find((service) => service.service === "api");
     assert.ok(api && looked.includes(api.address), looked);
     assert.ok(!listed.services.some((row) => row.service === "api" && row.server === "s1"));
     const got = await lab.on("s1", [
-      ..."docker exec shop-web wget -q -O -".split(" "),
+      ...`${STORY_ENGINE} exec shop-web wget -q -O -`.split(" "),
       `http://${name}:8080/`,
     ]);
     assert.match(got, /three mugs/);
@@ -127,8 +127,9 @@ Deno.test("main job: bare servers become a cluster, serve, stay as they are, and
     const block = status.servers.find((server) => server.name === "s4")!.block;
     const dns = `--dns=${block.replace(/\.0\/24$/, ".1")}`;
     // Its container network reaches a container elsewhere, by name, before anything runs on it.
-    const inside = `docker run --rm --network jiji-net ${dns} busybox:1 timeout 5 wget -q -O -`
-      .split(" ");
+    const inside =
+      `${STORY_ENGINE} run --rm --network jiji-net ${dns} busybox:1 timeout 5 wget -q -O -`
+        .split(" ");
     const got = await eventually("a container on s4 calls the api on s2", async () => {
       const outcome = await lab.tryOn("s4", [...inside, "http://shop-api.jiji:8080/"]);
       return outcome.code === 0 ? outcome.stdout : undefined;

@@ -1,20 +1,27 @@
 import assert from "node:assert/strict";
 import { eventually } from "./lab.ts";
-import { chapter, secondsSince, Shop, tell } from "./shop.ts";
+import { chapter, secondsSince, Shop, STORY_ENGINE, tell } from "./shop.ts";
 
 const SERVERS = ["s1", "s2", "s3"] as const;
 
 /** Addresses that a server's jiji-dns gives for a name, sorted. */
 async function addresses(shop: Shop, server: string, name: string): Promise<string[]> {
-  const outcome = await shop.lab.tryOn(server, ["docker", "exec", "shop-web", "nslookup", name]);
+  const outcome = await shop.lab.tryOn(server, [
+    STORY_ENGINE,
+    "exec",
+    "shop-web",
+    "nslookup",
+    name,
+  ]);
   const answer = outcome.stdout.split("\n\n").slice(1).join("\n");
   return [...answer.matchAll(/Address: +([0-9.]+)/g)].map((match) => match[1]!).sort();
 }
 
 async function api(shop: Shop, server: string): Promise<boolean> {
-  const inside = "docker exec shop-web timeout 3 wget -q -O - http://shop-api.jiji:8080/".split(
-    " ",
-  );
+  const inside = `${STORY_ENGINE} exec shop-web timeout 3 wget -q -O - http://shop-api.jiji:8080/`
+    .split(
+      " ",
+    );
   return (await shop.lab.tryOn(server, inside)).stdout.includes("three mugs");
 }
 

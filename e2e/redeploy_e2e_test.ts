@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { chapter, secondsSince, Shop, spoken, tell } from "./shop.ts";
+import { chapter, secondsSince, Shop, spoken, STORY_ENGINE, tell } from "./shop.ts";
 
 const SERVERS = ["s1", "s2", "s3"] as const;
 const REDEPLOYS = 20;
@@ -18,7 +18,7 @@ function brokenBehind(gateway: string, good: string): string {
 async function ids(shop: Shop): Promise<string[]> {
   return await Promise.all(
     SERVERS.map((server) =>
-      shop.lab.on(server, ["docker", "inspect", "--format", "{{.Id}}", "shop-web"])
+      shop.lab.on(server, [STORY_ENGINE, "inspect", "--format", "{{.Id}}", "shop-web"])
     ),
   );
 }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { eventually } from "./lab.ts";
-import { chapter, Shop, spoken, tell } from "./shop.ts";
+import { chapter, Shop, spoken, STORY_ENGINE, tell } from "./shop.ts";
 
 const SERVERS = ["s1", "s2", "s3"] as const;
 const BROKEN = "#!/bin/sh\necho 'cannot open the database'\nexec sleep 600\n";
@@ -60,7 +60,7 @@ Deno.test("scale: instances come and go, canaries and release commands, under lo
       const state = await shop.lab.on("s3", [
         "sh",
         "-c",
-        'cat "$(docker volume inspect -f {{.Mountpoint}} jiji-kamal-proxy)/kamal-proxy.state"',
+        `cat "$(${STORY_ENGINE} volume inspect -f {{.Mountpoint}} jiji-kamal-proxy)/kamal-proxy.state"`,
       ]);
       const [route] = JSON.parse(state);
       return route.active_targets.length === 2 ? true : undefined;
@@ -94,7 +94,13 @@ Deno.test("scale: instances come and go, canaries and release commands, under lo
     t,
     "a canary that does not get healthy stops the deploy; the others never change",
     async () => {
-      const before = await shop.lab.on("s1", ["docker", "inspect", "-f", "{{.Id}}", "shop-web"]);
+      const before = await shop.lab.on("s1", [
+        STORY_ENGINE,
+        "inspect",
+        "-f",
+        "{{.Id}}",
+        "shop-web",
+      ]);
       await shop.setVersion("broken");
       const good = await shop.setScript(BROKEN);
       const outcome = await shop.underLoad("a broken canary", SERVERS, async () => {
@@ -103,7 +109,7 @@ Deno.test("scale: instances come and go, canaries and release commands, under lo
       await shop.setScript(good);
       assert.equal(outcome.code, 7, spoken(outcome));
       assert.match(outcome.stderr, /shop-web on s2/);
-      const after = await shop.lab.on("s1", ["docker", "inspect", "-f", "{{.Id}}", "shop-web"]);
+      const after = await shop.lab.on("s1", [STORY_ENGINE, "inspect", "-f", "{{.Id}}", "shop-web"]);
       assert.equal(after, before);
       await shop.assertServes("2", SERVERS);
     },

@@ -12,13 +12,18 @@ const LOAD_RATE = 60;
 /** Requests in flight at once, so that one slow answer does not hold up the rest. */
 const LOAD_CONCURRENCY = 12;
 
+/** The engine that stories are told with: `JIJI_E2E_ENGINE=podman bin/test e2e/…` tells them so. */
+export const STORY_ENGINE: "docker" | "podman" = Deno.env.get("JIJI_E2E_ENGINE") === "podman"
+  ? "podman"
+  : "docker";
+
 /** What a shop is opened with. */
 export interface ShopOptions {
   /** Name of its lab. */
   readonly name: string;
   /** Servers in the lab and in the configuration. Default: 3. */
   readonly servers?: number;
-  /** What the servers come with. Default: docker, so that nothing must be installed. */
+  /** What the servers come with. Default: {@link STORY_ENGINE}, so that nothing must be installed. */
   readonly engine?: EngineKind;
   /** Changes the example's configuration before the first command. */
   readonly configure?: (text: string) => string;
@@ -74,13 +79,20 @@ export class Shop implements AsyncDisposable {
   /** Boots the servers and copies the project; nothing of jiji runs yet. */
   static async open(options: ShopOptions): Promise<Shop> {
     const servers = options.servers ?? 3;
-    const lab = await Lab.up({ name: options.name, servers, engine: options.engine ?? "docker" });
+    const lab = await Lab.up({
+      name: options.name,
+      servers,
+      engine: options.engine ?? STORY_ENGINE,
+    });
     const base = await Deno.makeTempDir({ prefix: `jiji-${options.name}-` });
     const shop = new Shop(lab, base);
     try {
       // A copy, so that a build beside the test changes nothing under it.
       await copy(`${CHECKOUT}/build`, join(base, "bin"));
       await copy(`${CHECKOUT}/examples/shop`, shop.folder);
+      if (STORY_ENGINE === "podman") {
+        await shop.configure((text) => text.replace("engine: docker", "engine: podman"));
+      }
       if (options.configure) await shop.configure(options.configure);
     } catch (error) {
       await shop[Symbol.asyncDispose]();
@@ -220,7 +232,7 @@ export class Shop implements AsyncDisposable {
   }
 
   /** Names of the containers of a server, sorted. */
-  async containers(server: string, engine = "docker"): Promise<string[]> {
+  async containers(server: string, engine: string = STORY_ENGINE): Promise<string[]> {
     const text = await this.lab.on(server, [engine, "ps", "-a", "--format", "{{.Names}}"]);
     return text.split("\n").filter(Boolean).sort();
   }
