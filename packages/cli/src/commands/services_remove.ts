@@ -1,12 +1,9 @@
-import { isOk, messageOf, PartialFailureError, SERVER_PATHS, type ServerConfig } from "@jiji/core";
+import { isOk, messageOf, PartialFailureError, SERVER_PATHS } from "@jiji/core";
 import { ENGINE_TIMEOUT_MS } from "../constants.ts";
-import { argvRemove, argvStop } from "../lib/engine/engine_commands.ts";
 import { observeAll } from "../lib/services/deployment_run.ts";
-import { ProxyService } from "../lib/services/proxy_service.ts";
+import { namedVolumes, removeContainers } from "../lib/services/service_removal.ts";
 import { type ServiceContainer, serviceContainers } from "../lib/services/service_targets.ts";
-import type { ObservedContainer } from "../lib/engine/inspect.ts";
 import type { ObservedHost } from "../types/deployment.ts";
-import type { RemoteHost } from "../types/remote_host.ts";
 import { auditOrWarn } from "../utils/audit.ts";
 import {
   type CommandContext,
@@ -18,10 +15,7 @@ import {
 } from "../utils/command_helpers.ts";
 import { confirmOrStop } from "../utils/confirm.ts";
 import { withLock } from "../utils/lock.ts";
-import { mustRun, mustRunScript } from "../utils/remote.ts";
-
-/** A container that goes for good is asked to end for this long, seconds. */
-const STOP_GRACE_SECONDS = 10;
+import { mustRunScript } from "../utils/remote.ts";
 
 /** Options of `jiji services remove`. */
 export interface RemoveOptions extends CommonOptions {
@@ -45,7 +39,7 @@ export async function servicesRemove(options: RemoveOptions, ports: Ports): Prom
   output.note(headline(context));
   output.note("");
   const lines = found.map(({ container, host }) => `  remove ${container.name} on ${host.name}`);
-  const volumes = options.volumes ? namedVolumes(context) : [];
+  const volumes = options.volumes ? namedVolumes(context.services) : [];
   volumes.forEach((volume) => lines.push(`  delete volume ${volume}, with its data`));
   if (lines.length === 0) {
     return output.success("Nothing to do: no container of these services is there.");
@@ -59,15 +53,6 @@ export async function servicesRemove(options: RemoveOptions, ports: Ports): Prom
     });
   }
   output.success(`Removed ${services.map((service) => service.name).join(", ")}.`);
-}
-
-/** Sources of the configuration's volumes that are names, not paths. */
-function namedVolumes(context: CommandContext): string[] {
-  return context.services.flatMap((service) =>
-    service.volumes.map((volume) => volume.split(":")[0] ?? "").filter((name) =>
-      /^[A-Za-z0-9]/.test(name)
-    )
-  );
 }
 
 interface Removal {
@@ -103,24 +88,18 @@ base=$1; shift
 for service in "$@"; do rm -rf -- "$base/releases/$service" "$base/files/$service"; done
 `;
 
-/**
- * Requests in flight end first, so that no visitor meets a stopped container. The routes go last:
- * the daemon would put back a route whose container still runs.
- */
+/** Containers and routes first, then what was kept of the services. */
 async function removeOn(
   context: CommandContext,
   removal: Removal & { readonly name: string },
 ): Promise<void> {
   const host = context.hosts.get(removal.name)!;
   const { config } = removal.observed.get(removal.name)!;
-  const proxy = new ProxyService(host, config, context.signal);
-  const routes = new Set(
-    removal.found.flatMap(({ container }) => container.labels?.proxy ?? []).map(({ name }) => name),
-  );
-  const { drainTimeoutMs } = context.configuration.deploy;
-  await Promise.all([...routes].map((route) => proxy.drainRoute(route, drainTimeoutMs)));
-  await Promise.all(removal.found.map(({ container }) => removeContainer(host, config, container)));
-  for (const route of routes) await proxy.removeRoute(route);
+  await removeContainers(host, config, {
+    containers: removal.found.map(({ container }) => container),
+    drainTimeoutMs: context.configuration.deploy.drainTimeoutMs,
+    signal: context.signal,
+  });
   await mustRunScript(host, FORGET_SCRIPT, {
     args: [
       `${SERVER_PATHS.projects}/${context.configuration.project}`,
@@ -135,17 +114,4 @@ async function removeOn(
     const missing = /no such volume|no volume with name/i.test(result.stderr);
     if (!isOk(result) && !missing) throw new Error(`${host.name}: ${result.stderr.trim()}`);
   }
-}
-
-async function removeContainer(
-  host: RemoteHost,
-  config: ServerConfig,
-  container: ObservedContainer,
-): Promise<void> {
-  const timeoutMs = ENGINE_TIMEOUT_MS;
-  await host.run(argvStop(config.engine, container.id, STOP_GRACE_SECONDS), { timeoutMs });
-  await mustRun(host, argvRemove(config.engine, container.id), {
-    what: `removing ${container.name} failed`,
-    timeoutMs,
-  });
 }
