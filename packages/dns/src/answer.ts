@@ -32,7 +32,7 @@ export type Verdict =
   | { readonly kind: "answer"; readonly answer: DnsAnswer }
   | { readonly kind: "forward" };
 
-/** Chooses where an answer's list begins; grows by one with each answer. */
+/** Chooses where an answer's list begins; grows by one with each answer (RFC 1794 section 3). */
 export interface Rotation {
   next(name: string): number;
 }
@@ -52,11 +52,13 @@ export function decide(
   const answer = (answer: DnsAnswer): Verdict => ({ kind: "answer", answer });
   // RFC 6891 section 6.1.3: only version 0 is spoken here.
   if (query.edns && query.edns.version > 0) return answer(plainAnswer(RCODE.BADVERS));
-  // Zone transfers (251–252) and mail types (253–254) are not for a stub's resolver.
+  // Zone transfers (251–252) and mail types (253–254; RFC 1035 section 3.2.3) are for no client.
   if (query.type >= 251 && query.type <= 254) return answer(plainAnswer(RCODE.REFUSED));
   const place = placeOf(query.name, context.zone);
   if (place.kind === "foreign") return { kind: "forward" };
+  // RFC 1035 section 3.2.4: our names are of class Internet alone.
   if (query.qclass !== CLASS_IN) return answer(plainAnswer(RCODE.REFUSED));
+  // RFC 1035 section 4.1.1: a server that cannot tell says SERVFAIL, never "no such name".
   if (!context.cache.isFilled) return answer(plainAnswer(RCODE.SERVFAIL));
   if (place.kind === "reverse") return answer(answerReverse(query, { ...context, place }));
   const soa = soaRecord(context.zone.domain);
@@ -107,9 +109,11 @@ function answerService(
     );
   }
   if (query.type === TYPE.TXT) return positive(containers.map(textRecord));
+  // RFC 2308 section 2.2: NODATA; also for AAAA, as RFC 4074 section 3 asks of names with an A.
   return negative(RCODE.NOERROR, soa);
 }
 
+/** RFC 1464 section 2: a text for each fact, `name=value`. */
 function textRecord(container: ContainerRow): DnsRecord {
   const texts = [
     `server=${container.serverId}`,
@@ -120,6 +124,7 @@ function textRecord(container: ContainerRow): DnsRecord {
   return { ttlS: TTL_S, data: { type: "TXT", texts } };
 }
 
+/** RFC 2782: port and target of each instance, its address in the additional section. */
 function answerSrv(
   containers: readonly ContainerRow[],
   o: { readonly zone: Zone; readonly port: string; readonly soa: DnsRecord },

@@ -19,12 +19,12 @@ import {
   UDP_BYTES_PLAIN,
 } from "./dns_protocol.ts";
 
-/** How large an answer to this query may be over UDP, octets. */
+/** How large an answer to this query may be over UDP, octets (RFC 6891 sections 6.2.3 and 6.2.5). */
 export function udpLimit(query: Pick<DnsQuery, "edns">): number {
   return query.edns ? Math.min(query.edns.udpBytes, UDP_BYTES_MAX) : UDP_BYTES_PLAIN;
 }
 
-/** The few bytes that refuse a packet. */
+/** The few bytes that refuse a packet: its id, opcode and RD are given back (section 4.1.1). */
 export function encodeReject(reject: DnsReject & { kind: "reject" }): Uint8Array<ArrayBuffer> {
   const packet = new Uint8Array(HEADER_BYTES);
   const view = new DataView(packet.buffer);
@@ -36,7 +36,9 @@ export function encodeReject(reject: DnsReject & { kind: "reject" }): Uint8Array
 
 /**
  * The answer's bytes, at most `bytesMax`. What does not fit is left out: additional records
- * silently, others with the TC bit set (RFC 2181 section 9), so that the client asks over TCP.
+ * silently, others with the TC bit set (RFC 2181 section 9), so that the client asks over TCP. The
+ * question is repeated as it came, RD and CD too (section 4.1.1, RFC 4035 section 3.2.2), and an OPT
+ * is there if the query had one (RFC 6891 section 7).
  */
 export function encodeResponse(
   query: DnsQuery,
@@ -128,6 +130,7 @@ class Writer {
     this.#bytes[this.#at++] = octet;
   }
 
+  /** RFC 6891 section 6.1.3: upper bits of the code; DO is given back (RFC 3225 section 3). */
   opt(edns: Edns, rcode: number): void {
     this.#grow(11);
     this.#put([0]);
@@ -186,7 +189,7 @@ class Writer {
     this.#bytes = larger;
   }
 
-  /** Octets of a name, ending in a pointer where the question already has the rest of it. */
+  /** Octets of a name, ending in a pointer where the question has the rest of it (section 4.1.4). */
   #name(name: string): number[] {
     const octets: number[] = [];
     let rest = name;

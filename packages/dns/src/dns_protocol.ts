@@ -33,7 +33,7 @@ export const RCODE = {
 /** Class Internet. */
 export const CLASS_IN = 1;
 
-/** Largest UDP answer without EDNS, octets. Source: section 2.3.4. */
+/** Largest UDP answer without EDNS, octets. Source: section 4.2.1. */
 export const UDP_BYTES_PLAIN = 512;
 /** Largest UDP answer we send or announce: fits every path without fragments (DNS flag day 2020). */
 export const UDP_BYTES_MAX = 1232;
@@ -53,7 +53,9 @@ export const FLAG_RA = 0x0080;
 /** Checking disabled. Source: RFC 4035 section 3.2.2. */
 export const FLAG_CD = 0x0010;
 
+/** Octets of a name and of a label. Source: section 2.3.4. */
 const NAME_BYTES_MAX = 255;
+const LABEL_BYTES_MAX = 63;
 
 /** EDNS facts of a query. Source: RFC 6891. */
 export interface Edns {
@@ -139,7 +141,7 @@ export function plainAnswer(rcode: number): DnsAnswer {
 
 /**
  * Reads a query. Answers (QR set) and packets too short for a header are dropped, lest two servers
- * answer each other for ever; other malformed ones get FORMERR, other opcodes NOTIMP.
+ * answer each other for ever; other malformed ones get FORMERR, other opcodes NOTIMP (section 4.1.1).
  */
 export function parseQuery(packet: Uint8Array): DnsQuery | DnsReject {
   if (packet.length < HEADER_BYTES) return { kind: "drop" };
@@ -157,7 +159,7 @@ export function parseQuery(packet: Uint8Array): DnsQuery | DnsReject {
     rcode,
   });
   if (opcode !== 0) return reject(RCODE.NOTIMP);
-  // RFC 9619: a query has exactly one question. Answer sections in a query mean nothing.
+  // RFC 9619 section 4: a query has exactly one question, and no answers of its own.
   if (view.getUint16(4) !== 1 || view.getUint16(6) !== 0 || view.getUint16(8) !== 0) {
     return reject(RCODE.FORMERR);
   }
@@ -214,7 +216,7 @@ export function readName(
       at = target;
       continue;
     }
-    if (length > 63) return undefined;
+    if (length > LABEL_BYTES_MAX) return undefined;
     bytes += length + 1;
     if (bytes > NAME_BYTES_MAX || at + 1 + length > packet.length) return undefined;
     if (text) text += ".";
@@ -226,7 +228,10 @@ export function readName(
 /** Texts of all octets, made once. */
 const OCTET_TEXTS: readonly string[] = Array.from({ length: 256 }, (_, octet) => octetText(octet));
 
-/** Lower-case text of an octet; dots, backslashes and unprintables as `\ddd` (section 5.1). */
+/**
+ * Lower-case text of an octet, since case means nothing (RFC 4343 section 3); dots, backslashes and
+ * unprintables as `\ddd` (section 5.1). Underscores are letters like others (RFC 8552).
+ */
 function octetText(octet: number): string {
   if (octet >= 65 && octet <= 90) return String.fromCharCode(octet + 32);
   if (octet > 32 && octet < 127 && octet !== 46 && octet !== 92) return String.fromCharCode(octet);
@@ -247,7 +252,7 @@ function readEdns(
     const end = name.next + 10 + view.getUint16(name.next + 8);
     if (end > packet.length) return "malformed";
     if (type === TYPE.OPT) {
-      // RFC 6891 section 6.1.1: one OPT, owned by the root.
+      // RFC 6891 section 6.1.1: one OPT; section 6.1.2: owned by the root; 6.2.3: 512 at least.
       if (edns || name.text !== "") return "malformed";
       const ttl = view.getUint32(name.next + 4);
       edns = {

@@ -6,6 +6,8 @@ import { type DnsQuery, RCODE, TYPE, UDP_BYTES_MAX } from "./dns_protocol.ts";
 export const FORWARD_ENTRIES_MAX = 4_000;
 /** Nothing is kept longer, seconds, whatever its TTL says. */
 const TTL_MAX_S = 3_600;
+/** A TTL above this counts as 0. Source: RFC 2181 section 8. */
+const TTL_VALID_S = 0x7fff_ffff;
 /** Negative answers are kept no longer, seconds: a host's resolver is near. */
 const NEGATIVE_TTL_MAX_S = 60;
 
@@ -23,21 +25,27 @@ export function forwardKey(query: DnsQuery): string {
   return `${query.type}/${query.qclass}/${bits}/${query.name}`;
 }
 
-/** How long an answer may be kept, seconds; 0 when not at all. */
-export function keepSeconds(message: DnsMessage): number {
+/**
+ * How long an answer may be kept, seconds; 0 when not at all. What was cut and what failed is not
+ * kept (RFC 2181 section 9, RFC 2308 section 7).
+ */
+export function keepSeconds(message: DnsMessage, packet: Uint8Array): number {
   if (message.truncated) return 0;
   if (message.rcode !== RCODE.NOERROR && message.rcode !== RCODE.NXDOMAIN) return 0;
   const ttls = message.records
     .filter((record) => record.type !== TYPE.OPT && record.section !== "additional")
-    .map((record) => record.ttlS);
+    .map((record) => record.ttlS > TTL_VALID_S ? 0 : record.ttlS);
   if (message.records.some((record) => record.section === "answer")) {
     return Math.min(TTL_MAX_S, ...ttls);
   }
-  // RFC 2308 section 5: without an SOA a negative answer is not kept.
-  const hasSoa = message.records.some((record) =>
+  // RFC 2308 section 5: the lesser of the SOA's TTL and its last field; without an SOA not at all.
+  const soa = message.records.find((record) =>
     record.section === "authority" && record.type === TYPE.SOA
   );
-  return hasSoa ? Math.min(NEGATIVE_TTL_MAX_S, ...ttls) : 0;
+  if (!soa || soa.dataBytes < 22) return 0;
+  const view = new DataView(packet.buffer, packet.byteOffset, packet.byteLength);
+  const minimumS = view.getUint32(soa.dataOffset + soa.dataBytes - 4);
+  return Math.min(NEGATIVE_TTL_MAX_S, minimumS, ...ttls);
 }
 
 /** The forwarder's memory. */
@@ -50,7 +58,7 @@ export class ForwardCache {
     answer: { readonly packet: Uint8Array<ArrayBuffer>; readonly message: DnsMessage },
     nowMs: number,
   ): void {
-    const ttlS = keepSeconds(answer.message);
+    const ttlS = keepSeconds(answer.message, answer.packet);
     if (ttlS <= 0) return;
     this.#entries.delete(key);
     this.#entries.set(key, { ...answer, storedAtMs: nowMs, ttlS });
@@ -60,7 +68,7 @@ export class ForwardCache {
     }
   }
 
-  /** A copy of a kept answer with its TTLs run down, or undefined. */
+  /** A copy of a kept answer with its TTLs run down (RFC 1035 section 4.1.3), or undefined. */
   get(key: string, nowMs: number): Uint8Array<ArrayBuffer> | undefined {
     const entry = this.#entries.get(key);
     if (!entry) return undefined;
@@ -84,7 +92,10 @@ export class ForwardCache {
   }
 }
 
-/** The query to send upstream for a client's: same question, our id, our own EDNS size. */
+/**
+ * The query to send upstream for a client's: same question, our id, our own EDNS size. An OPT is for
+ * the next hop alone (RFC 6891 section 6.1.1), so its options go no further.
+ */
 export function encodeForward(query: DnsQuery, id: number): Uint8Array<ArrayBuffer> {
   const opt = query.edns
     ? [0, 0, TYPE.OPT, UDP_BYTES_MAX >> 8, UDP_BYTES_MAX & 255, 0, 0, query.edns.dnssecOk ? 128 : 0]

@@ -1,7 +1,7 @@
 /** Asks the host's resolvers for what is not ours: bounded, merged, cached. */
 import { type Clock, type Logger, messageOf } from "@jiji/core/runtime";
 import { type DnsMessage, parseMessage } from "./dns_message.ts";
-import type { DnsQuery } from "./dns_protocol.ts";
+import { type DnsQuery, RCODE } from "./dns_protocol.ts";
 import { encodeForward, ForwardCache, forwardKey } from "./forward_cache.ts";
 
 /** Queries to resolvers in flight; more are refused, so that a flood ends here. */
@@ -81,7 +81,7 @@ export class Forwarder {
         const answer = await this.#askOne(resolver, query);
         this.#shunned.delete(resolver);
         // SERVFAIL and REFUSED of one resolver are no answer while another is left.
-        if (answer.message.rcode === 2 || answer.message.rcode === 5) continue;
+        if (isRefusal(answer.message.rcode)) continue;
         this.#cache.put(key, answer, this.#options.clock.monotonicMs());
         return answer.packet;
       } catch (error) {
@@ -112,6 +112,7 @@ export class Forwarder {
     };
     let packet = await this.#options.upstream.udp(resolver, exchange);
     let message = parseMessage(packet);
+    // RFC 7766 section 5: what was cut is asked for again over TCP.
     if (message?.truncated) {
       packet = await this.#options.upstream.tcp(resolver, exchange);
       message = parseMessage(packet);
@@ -119,6 +120,10 @@ export class Forwarder {
     if (!message) throw new Error("malformed answer");
     return { packet, message };
   }
+}
+
+function isRefusal(rcode: number): boolean {
+  return rcode === RCODE.SERVFAIL || rcode === RCODE.REFUSED;
 }
 
 /** RFC 5452 section 9.1: id and question must be those that were sent. */

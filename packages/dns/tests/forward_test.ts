@@ -11,7 +11,12 @@ import {
   SHUNNED_MS,
   type Upstream,
 } from "../src/forwarder.ts";
-import { FORWARD_ENTRIES_MAX, ForwardCache, forwardKey } from "../src/forward_cache.ts";
+import {
+  FORWARD_ENTRIES_MAX,
+  ForwardCache,
+  forwardKey,
+  keepSeconds,
+} from "../src/forward_cache.ts";
 import { parseResolvConf, splitResolvers } from "../src/resolv_conf.ts";
 
 function query(name: string, id = 7): DnsQuery {
@@ -167,6 +172,33 @@ Deno.test("ForwardCache: negative answers without SOA and failures are not kept"
     cache.put(forwardKey(asked), { packet, message }, 0);
   }
   assert.equal(cache.size, 0);
+});
+
+Deno.test("keepSeconds(): the least of all TTLs, of negative answers the SOA's last field too", () => {
+  const keep = (answers: readonly DnsRecord[], authority: readonly DnsRecord[] = []) => {
+    const packet = encodeResponse(query("example.com"), {
+      ...plainAnswer(authority.length > 0 ? 3 : 0),
+      answers,
+      authority,
+    }, { bytesMax: 512 });
+    const message = parseMessage(packet);
+    assert.ok(message);
+    return keepSeconds(message, packet);
+  };
+  const soa = (ttlS: number, minimumS: number): DnsRecord => ({
+    name: "example.com",
+    ttlS,
+    data: {
+      type: "SOA",
+      ...{ primary: "a", mailbox: "b", serial: 1, refreshS: 1, retryS: 1, expireS: 1, minimumS },
+    },
+  });
+  assert.equal(keep([ANSWER, { ...ANSWER, ttlS: 7 }]), 7);
+  assert.equal(keep([{ ...ANSWER, ttlS: 86_400 }]), 3_600);
+  assert.equal(keep([{ ...ANSWER, ttlS: 0x8000_0000 }]), 0, "RFC 2181 section 8");
+  assert.equal(keep([], [soa(50, 9)]), 9, "RFC 2308 section 5");
+  assert.equal(keep([], [soa(8, 50)]), 8);
+  assert.equal(keep([], [soa(900, 900)]), 60);
 });
 
 Deno.test("parseResolvConf(): takes resolvers in order, never ourselves", () => {
