@@ -129,10 +129,15 @@ program.command("query")
     const report = reportAnswer(asked);
     if (options.json) return print(JSON.stringify(report));
     print(renderAnswer(report));
-    if (!report.authoritative || options.at) return;
+    if (options.at) return;
     // Reasons come from the server itself; an older one has none to give.
-    const { fetchNames, renderNames } = await import("./commands/names.ts");
+    const { fetchNames, fetchResolvers, renderNames } = await import("./commands/names.ts");
     const place = { hostname: server.hostname, port: DNS_STATUS_PORT, name };
+    if (!report.authoritative) {
+      const resolvers = await fetchResolvers(place).catch(() => undefined);
+      if (resolvers) print(`resolvers asked: ${resolvers.join(", ") || "there are none"}`);
+      return;
+    }
     const names = await fetchNames(place).catch(() => undefined);
     if (names?.names.some((one) => one.containers.length > 0)) print(renderNames(names));
   });

@@ -31,8 +31,8 @@ export type QueryResult =
 export interface Gauges {
   readonly containers: number;
   readonly isFilled: boolean;
-  /** Since anything was heard from Corrosion, seconds; undefined when never. */
-  readonly subscriptionAgeS: number | undefined;
+  /** Since anything was heard from Corrosion, milliseconds; undefined when never. */
+  readonly subscriptionAgeMs: number | undefined;
   readonly forwardEntries: number;
   readonly version: string;
 }
@@ -106,7 +106,7 @@ export class Metrics {
       ...gauge(
         "jiji_dns_subscription_age_seconds",
         "Since Corrosion was last heard.",
-        gauges.subscriptionAgeS ?? NaN,
+        (gauges.subscriptionAgeMs ?? NaN) / 1_000,
       ),
       ...series("jiji_dns_info", "gauge", "Version."),
       `jiji_dns_info{version=${JSON.stringify(gauges.version)}} 1`,

@@ -10,6 +10,10 @@ export interface StatusOptions {
   readonly cache: DnsCache;
   readonly domain: string;
   readonly metrics: () => string;
+  /** Since Corrosion was last heard, milliseconds; undefined when not since the start. */
+  readonly heardMsAgo: () => number | undefined;
+  /** Resolvers that a name is forwarded to, in order. */
+  readonly resolvers: (name: string) => Promise<readonly string[]>;
   readonly isClient: (ip: string) => boolean;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -19,7 +23,11 @@ export interface StatusOptions {
 /** Names with their containers, as `jiji-dns names` and `jiji network dns` show them. */
 export function listNames(
   cache: DnsCache,
-  o: { readonly domain: string; readonly only?: string },
+  o: {
+    readonly domain: string;
+    readonly only?: string;
+    readonly heardMsAgo: number | undefined;
+  },
 ): DnsNames {
   const only = o.only?.toLowerCase().replace(/\.$/, "");
   const suffix = `.${o.domain}`;
@@ -28,6 +36,7 @@ export function listNames(
   const labels = bare === undefined ? cache.serviceLabels() : [bare];
   return {
     filled: cache.isFilled,
+    heard_ms_ago: o.heardMsAgo === undefined ? null : Math.round(o.heardMsAgo),
     names: labels.map((one) => ({
       name: `${one}${suffix}`,
       containers: cache.explain(one).map(renderContainer),
@@ -67,10 +76,10 @@ export async function serveStatus(options: StatusOptions): Promise<void> {
   }
 }
 
-function answerRequest(
+async function answerRequest(
   request: Request,
   o: StatusOptions & { readonly from: Deno.Addr },
-): Response {
+): Promise<Response> {
   const ip = "hostname" in o.from ? o.from.hostname : "";
   if (!o.isClient(ip)) return new Response("not a member\n", { status: 403 });
   if (request.method !== "GET") return new Response("GET only\n", { status: 405 });
@@ -81,8 +90,15 @@ function answerRequest(
   if (url.pathname === "/names") {
     const only = url.searchParams.get("name");
     return Response.json(
-      listNames(o.cache, { domain: o.domain, ...(only === null ? {} : { only }) }),
+      listNames(o.cache, {
+        domain: o.domain,
+        heardMsAgo: o.heardMsAgo(),
+        ...(only === null ? {} : { only }),
+      }),
     );
   }
-  return new Response("there are /metrics and /names\n", { status: 404 });
+  if (url.pathname === "/resolvers") {
+    return Response.json({ resolvers: await o.resolvers(url.searchParams.get("name") ?? "") });
+  }
+  return new Response("there are /metrics, /names and /resolvers\n", { status: 404 });
 }

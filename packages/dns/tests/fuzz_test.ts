@@ -8,8 +8,8 @@ const GROWTH_MAX_MEGABYTES = 80;
 
 Deno.test("jiji-dns: random, mutated and replayed packets get no wrong answer and leave nothing", async () => {
   const report = await fuzz({ seed: 20_261_123, milliseconds: FUZZ_MS });
-  assert.ok(report.packets > 5_000, JSON.stringify(report));
-  assert.ok(report.byThread > 500, JSON.stringify(report));
+  assert.ok(report.packets > 1_000, JSON.stringify(report));
+  assert.ok(report.byThread > report.packets / 100, JSON.stringify(report));
   for (const rcode of ["0", "1", "2", "3", "4", "none"]) {
     assert.ok((report.rcodes[rcode] ?? 0) > 0, `no answer with code ${rcode}`);
   }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { ContainerRow } from "@jiji/core/corrosion";
 import { silentLogger, systemClock, waitFor } from "@jiji/core/runtime";
-import { fetchNames, renderNames } from "../src/commands/names.ts";
+import { fetchNames, fetchResolvers, renderNames } from "../src/commands/names.ts";
 import { DnsCache } from "../src/dns_cache.ts";
 import { Metrics } from "../src/metrics.ts";
 import { listNames, serveStatus } from "../src/status_server.ts";
@@ -56,7 +56,8 @@ Deno.test("DnsCache.explain(): every container has its reason", () => {
 Deno.test("listNames(): names of services, or the one asked for in any of its forms", () => {
   const cache = cacheOf(row(1), row(2, { service: "web" }));
   const names = (only?: string) =>
-    listNames(cache, { domain: "jiji", ...(only === undefined ? {} : { only }) }).names;
+    listNames(cache, { domain: "jiji", heardMsAgo: 5, ...(only === undefined ? {} : { only }) })
+      .names;
   assert.deepEqual(names().map((one) => one.name), ["casa-api.jiji", "casa-web.jiji"]);
   for (const only of ["casa-api.jiji", "CASA-API.jiji.", "_80._tcp.nearest.casa-api.jiji"]) {
     assert.equal(names(only)[0]?.containers[0]?.address, "10.210.1.4", only);
@@ -79,10 +80,12 @@ Deno.test("serveStatus(): tells metrics and names to members, nothing to others"
       metrics.render({
         containers: 1,
         isFilled: true,
-        subscriptionAgeS: undefined,
+        subscriptionAgeMs: 4_200,
         forwardEntries: 0,
         version: "1.2.3",
       }, { answered: 9, nxdomain: 4, overloaded: 0, foreign: 2, malformed: 0, batches: 3 }),
+    heardMsAgo: () => undefined,
+    resolvers: (name) => Promise.resolve([`192.0.2.${name.length}`]),
     isClient: () => isMember,
     clock: systemClock,
     logger: silentLogger,
@@ -97,11 +100,19 @@ Deno.test("serveStatus(): tells metrics and names to members, nothing to others"
   const text = await up?.text() ?? "";
   assert.match(text, /queries_total\{result="answered"\} 10\n/);
   assert.match(text, /queries_total\{result="dropped"\} 2\n/);
+  assert.match(text, /queries_total\{result="nxdomain"\} 4\n/);
+  assert.match(text, /table_answers_total 13\n/);
   assert.match(text, /latency_seconds_bucket\{le="5"\} 1\n/);
   assert.match(text, /latency_seconds_bucket\{le="\+Inf"\} 2\n/);
-  assert.match(text, /subscription_age_seconds NaN\n/);
+  assert.match(text, /subscription_age_seconds 4\.2\n/);
   const names = await fetchNames({ hostname: "127.0.0.1", port });
   assert.match(renderNames(names), /casa-api\.jiji {2}1\/1 healthy\n {2}\+ 10\.210\.1\.4/);
+  assert.match(renderNames(names), /^Corrosion was not heard since jiji-dns started/);
+  const stale = renderNames({ ...names, heard_ms_ago: 93_000 });
+  assert.match(stale, /^Corrosion was last heard 93 s ago/);
+  assert.match(renderNames({ ...names, heard_ms_ago: 5_000 }), /^casa-api/);
+  const place = { hostname: "127.0.0.1", port, name: "example.com" };
+  assert.deepEqual(await fetchResolvers(place), ["192.0.2.11"]);
   isMember = false;
   await assert.rejects(fetchNames({ hostname: "127.0.0.1", port }), /HTTP 403/);
   stop.abort();

@@ -1,4 +1,4 @@
-import { type DnsNames, messageOf, parseDnsNames, SERVER_PATHS } from "@jiji/core";
+import { ageOfNames, type DnsNames, messageOf, parseDnsNames, SERVER_PATHS } from "@jiji/core";
 import { OBSERVE_TIMEOUT_MS } from "../constants.ts";
 import { renderTable } from "../lib/output/table.ts";
 import {
@@ -65,6 +65,10 @@ export async function networkDns(
   if (rows.length === 0) output.line("no names yet");
   else renderTable(["name", "healthy", "answers", "on"], rows).forEach((row) => output.line(row));
   if (name !== undefined) showReasons(context, reports);
+  for (const [server, report] of [...reports].sort()) {
+    const age = ageOfNames(report);
+    if (age !== undefined) problems.set(server, age);
+  }
   if (problems.size > 0) output.line();
   for (const [server, text] of problems) output.line(`  ${output.symbols.warn} ${server}: ${text}`);
 }

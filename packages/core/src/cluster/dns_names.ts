@@ -4,6 +4,8 @@ import * as v from "valibot";
 export const DnsNamesSchema = v.object({
   /** Whether jiji-dns has read the cluster's state. */
   filled: v.boolean(),
+  /** Since Corrosion was last heard, ms; null when not since the start. Older servers do not tell. */
+  heard_ms_ago: v.optional(v.nullable(v.number())),
   names: v.array(v.object({
     name: v.string(),
     containers: v.array(v.object({
@@ -22,6 +24,18 @@ export const DnsNamesSchema = v.object({
 
 /** Names with their containers, and what is answered why. */
 export type DnsNames = v.InferOutput<typeof DnsNamesSchema>;
+
+/** Heartbeats of servers come every few seconds: silence for this long means an outage, ms. */
+const OUTAGE_MS = 60_000;
+
+/** What to say of the age of these names; undefined when they are of this moment. */
+export function ageOfNames(names: DnsNames): string | undefined {
+  const { heard_ms_ago: heard } = names;
+  if (heard === undefined || (heard !== null && heard < OUTAGE_MS)) return undefined;
+  return heard === null
+    ? "Corrosion was not heard since jiji-dns started: these are the names known before"
+    : `Corrosion was last heard ${Math.round(heard / 1000)} s ago: these are the names of then`;
+}
 
 /**
  * The names in `text`.

@@ -62,8 +62,9 @@ export async function serve(options: ServeOptions): Promise<void> {
   const cache = new DnsCache();
   await loadSnapshot(cache, { folder: options.stateFolder, logger, clock });
   const own = new Set([...listen.map((address) => address.hostname), ownAddress(config).hostname]);
+  const resolvers = resolverChoice(options, { own, clock, logger });
   const forwarder = new Forwarder({
-    resolvers: resolverChoice(options, { own, clock, logger }),
+    resolvers,
     upstream: networkUpstream(),
     clock,
     onCache: (hit) => server.metrics.countCache(hit),
@@ -83,13 +84,12 @@ export async function serve(options: ServeOptions): Promise<void> {
   });
   let heardAtMs: number | undefined;
   const onHeard = () => heardAtMs = clock.monotonicMs();
+  const heardMsAgo = () => heardAtMs === undefined ? undefined : clock.monotonicMs() - heardAtMs;
   const metrics = () =>
     server.metrics.render({
       containers: cache.containers.size,
       isFilled: cache.isFilled,
-      subscriptionAgeS: heardAtMs === undefined
-        ? undefined
-        : (clock.monotonicMs() - heardAtMs) / 1_000,
+      subscriptionAgeMs: heardMsAgo(),
       forwardEntries: forwarder.entries,
       version: VERSION,
     }, server.threadCounts);
@@ -101,6 +101,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     serveStatus({
       address: { hostname: listen[0]!.hostname, port: options.statusPort },
       ...{ cache, domain: config.service_domain, metrics, clock, logger, signal },
+      ...{ heardMsAgo, resolvers },
       isClient: (ip) => server.isClient(ip),
     }),
   ]);
