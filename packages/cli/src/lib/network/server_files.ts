@@ -183,7 +183,9 @@ WantedBy=multi-user.target
 
 /**
  * Unit of jiji-daemon: root, since it drives WireGuard, routes, firewall and engine. It does not
- * wait for the engine: the mesh comes first, and Corrosion waits for it.
+ * wait for the engine: the mesh comes first, and Corrosion waits for it. It shares the server's
+ * mounts: in a mount namespace of its own (as `ProtectHome` makes one) the file systems of Podman's
+ * containers can't be seen, and `podman exec` finds no user in them.
  */
 export function renderDaemonUnit(): string {
   return `# Written by jiji server init.
@@ -202,7 +204,6 @@ Restart=always
 RestartSec=2
 UMask=0022
 NoNewPrivileges=yes
-ProtectHome=yes
 ProtectClock=yes
 RestrictRealtime=yes
 LockPersonality=yes
