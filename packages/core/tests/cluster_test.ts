@@ -47,6 +47,7 @@ const LABELS: ContainerLabels = {
   version: "7",
   deployment: "d1",
   config: "abc",
+  parts: { environment: { A: "12ab" }, options: {} },
   health: { kind: "http", port: 3000, path: "/up", interval_ms: 1_000, timeout_ms: 500 },
   proxy: [{ name: "casa-api-3000", app_port: 3000, flags: ["--host=casa.example"] }],
   ports: ["3000/tcp"],

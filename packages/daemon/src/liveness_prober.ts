@@ -1,22 +1,42 @@
 /** Who answers over the mesh: the probes' messages and what they prove. Pure. */
 import * as v from "valibot";
 import { type LivenessReport, SERVER_NAME } from "@jiji/core/cluster";
+import { ProbeRing } from "./liveness_ring.ts";
+import { type Rumor, RumorMill, RUMORS_MAX } from "./liveness_rumors.ts";
 
 /** Pause between two rounds of probes, milliseconds. */
 export const PROBE_EVERY_MS = 1_000;
 /** Rounds in a row without an answer that make a server silent. */
 export const MISSES_MAX = 3;
-/** No probe message is longer, octets. */
-export const MESSAGE_BYTES_MAX = 256;
+/** No probe message is longer, octets: one packet on any mesh. */
+export const MESSAGE_BYTES_MAX = 1_200;
+/** Servers beyond those a server always probes that it looks at in each round. */
+export const SWEEP = 4;
+/** A word that names more servers is cut: they are found by the sweep as well. */
+const SILENT_TOLD_MAX = 16;
 
 const MessageSchema = v.object({
   jiji: v.literal(1),
-  kind: v.picklist(["ping", "pong"]),
+  kind: v.picklist(["ping", "pong", "news"]),
   from: v.pipe(v.string(), v.regex(SERVER_NAME)),
   seq: v.pipe(v.number(), v.integer(), v.minValue(0)),
+  /** Words of servers about those they probe; in large clusters only. */
+  rumors: v.optional(v.pipe(
+    v.array(v.object({
+      id: v.pipe(v.string(), v.regex(SERVER_NAME)),
+      version: v.pipe(v.number(), v.integer(), v.minValue(0)),
+      silent: v.pipe(
+        v.array(v.pipe(v.string(), v.regex(SERVER_NAME))),
+        v.maxLength(SILENT_TOLD_MAX),
+        v.readonly(),
+      ),
+    })),
+    v.maxLength(RUMORS_MAX),
+    v.readonly(),
+  )),
 });
 
-/** A probe or its answer. `seq` of an answer is the probe's. */
+/** A probe, its answer (`seq` is the probe's), or words that can't wait for a probe. */
 export type ProbeMessage = v.InferOutput<typeof MessageSchema>;
 
 /** The message's bytes. */
@@ -43,77 +63,174 @@ export interface ProbeTarget {
 
 interface PeerLiveness {
   address: string;
+  /** Probed in every round: on the ring, or because it did not answer the sweep. */
+  probed: "always" | "watched" | "swept";
   misses: number;
-  silent: boolean;
+  /** By what this server found itself. */
+  unanswering: boolean;
   rttMs: number | undefined;
   /** The probe that is out, and when it left (monotonic). */
   out: { seq: number; sentAtMs: number } | undefined;
+  /** When the server itself was last heard, monotonic ms. */
+  heardAtMs: number;
 }
 
-/** What is known of each peer. A new peer counts as answering until it has missed its probes. */
+/** A probe to send. */
+export interface Probe {
+  readonly address: string;
+  readonly seq: number;
+}
+
+/**
+ * What is known of each peer. A new peer counts as answering until it has missed its probes. In
+ * small clusters everyone probes everyone. In larger ones a server probes its neighbours on a ring
+ * in every round and a few others in turns, and believes the neighbours of the rest: what it costs
+ * grows with the logarithm of the cluster.
+ */
 export class LivenessTable {
+  readonly #self: string;
   readonly #peers = new Map<string, PeerLiveness>();
+  readonly #mill: RumorMill;
+  #ring = new ProbeRing([]);
+  #members = "";
   #seq = 0;
+  #swept = 0;
+  #silent: ReadonlySet<string> = new Set();
+
+  /** @param self this server's name. */
+  constructor(self: string) {
+    this.#self = self;
+    this.#mill = new RumorMill(self);
+  }
 
   /** Takes over who the peers are; forgets those that are gone. */
   setTargets(targets: readonly ProbeTarget[]): void {
-    const wanted = new Map(targets.map((target) => [target.serverId, target.address]));
-    for (const id of this.#peers.keys()) if (!wanted.has(id)) this.#peers.delete(id);
-    for (const [id, address] of wanted) {
-      const known = this.#peers.get(id);
+    for (const { serverId, address } of targets) {
+      const known = this.#peers.get(serverId);
       if (known) known.address = address;
-      else {
-        this.#peers.set(id, {
-          address,
-          misses: 0,
-          silent: false,
-          rttMs: undefined,
-          out: undefined,
-        });
-      }
+      else this.#peers.set(serverId, { ...NEW_PEER, address });
+    }
+    const wanted = new Set(targets.map((target) => target.serverId));
+    const members = [...wanted].sort().join(" ");
+    if (members === this.#members) return;
+    this.#members = members;
+    for (const id of this.#peers.keys()) if (!wanted.has(id)) this.#peers.delete(id);
+    this.#mill.keep(wanted);
+    this.#ring = new ProbeRing([this.#self, ...wanted]);
+    const always = new Set(this.#ring.targetsOf(this.#self));
+    for (const [id, peer] of this.#peers) {
+      if (always.has(id)) peer.probed = "always";
+      else if (peer.probed === "always") peer.probed = "swept";
     }
   }
 
   /** Counts what the last round left unanswered and gives the probes of the next. */
-  nextRound(nowMs: number): { readonly address: string; readonly seq: number }[] {
+  nextRound(nowMs: number): Probe[] {
     this.#seq += 1;
-    const probes: { address: string; seq: number }[] = [];
-    for (const peer of this.#peers.values()) {
+    const probes: Probe[] = [];
+    const sweep = this.#sweep();
+    for (const [id, peer] of this.#peers) {
       if (peer.out) {
         peer.misses += 1;
-        if (peer.misses >= MISSES_MAX) peer.silent = true;
+        if (peer.misses >= MISSES_MAX) peer.unanswering = true;
+        if (peer.probed === "swept") peer.probed = "watched";
+        peer.out = undefined;
       }
+      if (peer.probed === "swept" && !sweep.has(id)) continue;
       peer.out = { seq: this.#seq, sentAtMs: nowMs };
       probes.push({ address: peer.address, seq: this.#seq });
     }
     return probes;
   }
 
+  /** The few that are looked at in this round, in turns. */
+  #sweep(): ReadonlySet<string> {
+    if (this.#ring.isWhole) return new Set();
+    const rest = [...this.#peers].filter(([, peer]) => peer.probed === "swept");
+    const chosen = new Set<string>();
+    for (let count = 0; count < Math.min(SWEEP, rest.length); count++) {
+      this.#swept = (this.#swept + 1) % rest.length;
+      chosen.add(rest[this.#swept]![0]);
+    }
+    return chosen;
+  }
+
   /**
    * Takes an answer. It counts only from the peer's own address; a late answer to an earlier round
    * counts too, since it shows that the peer lives.
-   *
-   * @returns whether a silent server came back by it.
    */
   answered(
-    message: ProbeMessage,
+    message: Pick<ProbeMessage, "from" | "seq">,
     o: { readonly address: string; readonly nowMs: number },
-  ): boolean {
+  ): void {
     const peer = this.#peers.get(message.from);
-    if (!peer || peer.address !== o.address || message.seq > this.#seq) return false;
+    if (!peer || peer.address !== o.address || message.seq > this.#seq) return;
     if (peer.out?.seq === message.seq) {
       peer.rttMs = Math.max(0, o.nowMs - peer.out.sentAtMs);
       peer.out = undefined;
     }
+    peer.heardAtMs = o.nowMs;
     peer.misses = 0;
-    const returned = peer.silent;
-    peer.silent = false;
-    return returned;
+    peer.unanswering = false;
+    if (peer.probed === "watched") peer.probed = "swept";
+  }
+
+  /** Takes note that a peer itself was heard, asking. */
+  heard(serverId: string, nowMs: number): void {
+    const peer = this.#peers.get(serverId);
+    if (peer) peer.heardAtMs = nowMs;
   }
 
   /** Whether this address belongs to the peer of this name. */
   isPeer(serverId: string, address: string): boolean {
     return this.#peers.get(serverId)?.address === address;
+  }
+
+  /** Takes words that a message carried; whether there was news, which is to be passed on. */
+  take(
+    rumors: readonly Rumor[],
+    o: { readonly wallMs: number; readonly nowMs: number },
+  ): boolean {
+    if (this.#ring.isWhole) return false;
+    const known = rumors.filter(({ id }) => id === this.#self || this.#peers.has(id));
+    return this.#mill.take(known, o);
+  }
+
+  /** Words for the next message. */
+  rumors(): Rumor[] {
+    return this.#ring.isWhole ? [] : this.#mill.next();
+  }
+
+  /** Whom news go to at once. */
+  neighbours(): string[] {
+    return [...this.#peers.values()].filter((peer) => peer.probed === "always" && !peer.unanswering)
+      .map((peer) => peer.address);
+  }
+
+  /** Judges everyone anew; whether the own word changed, which is to be passed on. */
+  judge(o: { readonly wallMs: number; readonly nowMs: number }): boolean {
+    const silent = new Set<string>();
+    for (const [id, peer] of this.#peers) {
+      const own = peer.probed !== "swept";
+      if (own ? peer.unanswering : this.#isRumoured(id, peer)) silent.add(id);
+    }
+    this.#silent = silent;
+    if (this.#ring.isWhole) return false;
+    const told = [...this.#peers].filter(([, peer]) =>
+      peer.probed === "always" && peer.unanswering
+    );
+    return this.#mill.say(told.slice(0, SILENT_TOLD_MAX).map(([id]) => id), o);
+  }
+
+  #isRumoured(id: string, peer: PeerLiveness): boolean {
+    const watchers = this.#ring.watchersOf(id);
+    const o = { watchers, silent: this.#silent, heardAtMs: peer.heardAtMs };
+    return this.#mill.isSilent(id, o);
+  }
+
+  /** Servers that are silent by the last judgement, sorted. */
+  get silent(): readonly string[] {
+    return [...this.#silent].sort();
   }
 
   /** The report for jiji-dns and people. */
@@ -122,12 +239,23 @@ export class LivenessTable {
     return {
       format: 1,
       written_at_ms: nowMs,
-      silent: sorted.filter(([, peer]) => peer.silent).map(([id]) => id),
+      silent: [...this.silent],
       rtt_ms: Object.fromEntries(
         sorted.flatMap(([id, peer]) =>
-          peer.rttMs === undefined || peer.silent ? [] : [[id, Math.round(peer.rttMs * 10) / 10]]
+          peer.rttMs === undefined || this.#silent.has(id)
+            ? []
+            : [[id, Math.round(peer.rttMs * 10) / 10]]
         ),
       ),
     };
   }
 }
+
+const NEW_PEER: Omit<PeerLiveness, "address"> = {
+  probed: "swept",
+  misses: 0,
+  unanswering: false,
+  rttMs: undefined,
+  out: undefined,
+  heardAtMs: -Infinity,
+};

@@ -80,6 +80,7 @@ export function container(
       version: "1",
       deployment: "d1",
       config: "c1",
+      parts: { environment: {}, options: {} },
       health: { kind: "tcp", port: 3000, interval_ms: 1_000, timeout_ms: 500 },
       proxy: [{ name: "casa-web-3000", app_port: 3000, flags: ["--host=casa.example"] }],
       ports: ["3000/tcp"],

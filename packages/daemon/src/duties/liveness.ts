@@ -3,7 +3,10 @@ import { PROBE_PORT, SERVER_PATHS } from "@jiji/core/cluster";
 import { parseCidr, serverAddress } from "@jiji/core/net";
 import { messageOf } from "@jiji/core/runtime";
 import type { DaemonContext } from "../daemon_context.ts";
-import { decodeProbe, encodeProbe, LivenessTable } from "../liveness_prober.ts";
+import { decodeProbe, encodeProbe, LivenessTable, type ProbeMessage } from "../liveness_prober.ts";
+
+/** News wait this long for more, milliseconds. */
+const PASS_ON_MS = 20;
 
 /** A UDP socket as a port. */
 export interface DatagramSocket {
@@ -34,13 +37,15 @@ export const bindDatagram: BindDatagram = (address) => {
 export class LivenessDuty {
   readonly #context: DaemonContext;
   readonly #bind: BindDatagram;
-  readonly #table = new LivenessTable();
+  readonly #table: LivenessTable;
   #socket: DatagramSocket | undefined;
   #silent = "";
+  #passing = false;
 
   constructor(context: DaemonContext, bind: BindDatagram) {
     this.#context = context;
     this.#bind = bind;
+    this.#table = new LivenessTable(context.config.server_id);
   }
 
   /** One round. Without a socket nobody is judged: it is this server that is deaf. */
@@ -53,12 +58,30 @@ export class LivenessDuty {
     const socket = this.#open();
     if (socket) {
       for (const { address, seq } of this.#table.nextRound(clock.monotonicMs())) {
-        const bytes = encodeProbe({ kind: "ping", from: config.server_id, seq });
-        // A send that fails (no route, no handshake) is a probe without an answer.
-        socket.send(bytes, { hostname: address, port: PROBE_PORT }).catch(() => undefined);
+        this.#send(socket, { kind: "ping", address, seq });
       }
     }
-    await this.#write();
+    await this.#judge();
+  }
+
+  #send(
+    socket: DatagramSocket,
+    message: {
+      readonly kind: ProbeMessage["kind"];
+      readonly address: string;
+      readonly seq: number;
+    },
+  ): void {
+    const { kind, address, seq } = message;
+    const rumors = this.#table.rumors();
+    const bytes = encodeProbe({
+      kind,
+      from: this.#context.config.server_id,
+      seq,
+      ...(rumors.length > 0 ? { rumors } : {}),
+    });
+    // A send that fails (no route, no handshake) is a probe without an answer.
+    socket.send(bytes, { hostname: address, port: PROBE_PORT }).catch(() => undefined);
   }
 
   /** Closes the socket. */
@@ -88,21 +111,44 @@ export class LivenessDuty {
   }
 
   async #receive(socket: DatagramSocket): Promise<void> {
-    const { config, clock } = this.#context;
     while (true) {
       const { bytes, hostname } = await socket.receive();
       const message = decodeProbe(bytes);
       if (!message || !this.#table.isPeer(message.from, hostname)) continue;
-      if (message.kind === "ping") {
-        const answer = encodeProbe({ kind: "pong", from: config.server_id, seq: message.seq });
-        socket.send(answer, { hostname, port: PROBE_PORT }).catch(() => undefined);
-        continue;
-      }
-      const o = { address: hostname, nowMs: clock.monotonicMs() };
-      if (this.#table.answered(message, o)) {
-        await this.#write().catch(() => undefined);
-      }
+      await this.#take(socket, message, hostname);
     }
+  }
+
+  async #take(socket: DatagramSocket, message: ProbeMessage, address: string): Promise<void> {
+    const { clock } = this.#context;
+    const nowMs = clock.monotonicMs();
+    if (message.kind === "pong") this.#table.answered(message, { address, nowMs });
+    else this.#table.heard(message.from, nowMs);
+    if (message.kind === "ping") this.#send(socket, { kind: "pong", address, seq: message.seq });
+    const news = this.#table.take(message.rumors ?? [], { nowMs, wallMs: clock.nowMs() });
+    if (news) this.#passOn(socket);
+    // Whoever is heard may have been silent: that is told at once, not with the next round.
+    const wasSilent = this.#context.facts.silent.has(message.from);
+    if (news || wasSilent) await this.#judge().catch(() => undefined);
+  }
+
+  /** News go to the neighbours now; what comes in the same moment goes with it. */
+  #passOn(socket: DatagramSocket): void {
+    if (this.#passing) return;
+    this.#passing = true;
+    this.#context.clock.sleep(PASS_ON_MS).then(() => {
+      this.#passing = false;
+      for (const address of this.#table.neighbours()) {
+        this.#send(socket, { kind: "news", address, seq: 0 });
+      }
+    }).catch(() => undefined);
+  }
+
+  async #judge(): Promise<void> {
+    const { clock } = this.#context;
+    const said = this.#table.judge({ nowMs: clock.monotonicMs(), wallMs: clock.nowMs() });
+    if (said && this.#socket) this.#passOn(this.#socket);
+    await this.#write();
   }
 
   async #write(): Promise<void> {
