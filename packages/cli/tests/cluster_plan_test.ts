@@ -126,6 +126,13 @@ Deno.test("planCluster(): a server whose first run was cut off gets the block of
   assert.equal(blocks.get("s9"), "10.210.5.0/24");
 });
 
+Deno.test("planCluster(): a removed server that is bare comes back with its block and a new key", () => {
+  const rows = [{ ...row("s1", "10.210.4.0/24", 5), wireguardPubkey: "its-former-key" }];
+  const place = planCluster([server("s1"), server("s2")], rows, SETTINGS).get("s1")!;
+  assert.deepEqual([place.joins, place.config.block], [true, "10.210.4.0/24"]);
+  assert.equal(place.config.wireguard_public_key, "key-s1");
+});
+
 Deno.test("planCluster(): removed servers are no peers", () => {
   const rows = [row("s1", "10.210.0.0/24", 5), row("s2", "10.210.1.0/24")];
   const place = planCluster([server("s3")], rows, SETTINGS).get("s3")!;
@@ -141,7 +148,7 @@ Deno.test("planCluster(): what contradicts the configuration is refused with the
     clusterCidr: parseCidr("10.0.0.0/8"),
   });
   refuse([joined], [], /runs on docker, builder\.engine says podman/, { engine: "podman" });
-  refuse([server("s1")], [row("s1", "10.210.0.0/24", 9)], /s1 was removed from this cluster/);
+  refuse([joined], [row("s1", "10.210.0.0/24", 9)], /s1 was removed from this cluster/);
   const other = { ...row("s1", "10.210.0.0/24"), wireguardPubkey: "another" };
   refuse([server("s1")], [other], /another server of this cluster is already called "s1"/);
   refuse([server("s1"), { ...server("s2"), publicKey: "key-s1" }], [], /s1 and s2 have the same/);

@@ -26,5 +26,18 @@ export function serverCommands(run: Run) {
         })
       ),
   );
+  server.addCommand(
+    clusterCommand("teardown", "take this project off the servers")
+      .option("-y, --yes", "do not ask for the project's name")
+      .option("--volumes", "also delete its named volumes, with the data")
+      .option("--all", "also take jiji itself off, when no other project uses the servers")
+      .option("--plan", "print what would be removed and stop")
+      .action((options) =>
+        run(options, async (ports) => {
+          const { serverTeardown } = await import("../commands/server_teardown.ts");
+          await serverTeardown(options, ports);
+        })
+      ),
+  );
   return server;
 }

@@ -8,7 +8,7 @@ export const PROXY_STANDIN = "kamal-proxy-standin";
 /** Name of the former proxy until the new one has been verified. */
 export const PROXY_PREVIOUS = "kamal-proxy-previous";
 /** The stand-in's copy of state and certificates. */
-const STANDIN_VOLUME = "jiji-kamal-proxy-standin";
+export const STANDIN_VOLUME = "jiji-kamal-proxy-standin";
 /** Comment on the firewall rules that lead visitors to the stand-in. */
 const RULE_COMMENT = "jiji-proxy-standin";
 

@@ -50,8 +50,8 @@ const BOOTSTRAP_MAX = 5;
 
 /**
  * Gives every server its place. Members keep their block and key for ever (also those whose first
- * `server init` was cut off after their row was written); newcomers get the lowest block that was
- * never given out. `rows` are all server rows of the cluster, tombstones included.
+ * `server init` was cut off after their row was written), and so do removed servers that come back
+ * under their name; newcomers get the lowest block that was never given out. `rows` are all server rows of the cluster, tombstones included.
  *
  * @throws {JijiError} when a member contradicts the configuration, two servers have one key, or the
  * cluster is full.
@@ -67,8 +67,7 @@ export function planCluster(
   const sorted = [...servers].sort((a, b) => Number(!a.facts.config) - Number(!b.facts.config));
   for (const server of sorted) {
     refuseContradiction(server, rows, settings);
-    const given = server.facts.config?.block ??
-      rows.find((row) => row.wireguardPubkey === server.publicKey)?.subnet;
+    const given = server.facts.config?.block ?? blockOfRow(server, rows);
     const block = given === undefined
       ? allocateBlock(settings.clusterCidr, settings.blockPrefix, taken)
       : parseCidr(given)!;
@@ -85,6 +84,14 @@ export function planCluster(
       peers: others,
     }];
   }));
+}
+
+/** A server whose first run was cut off, or that comes back after it was removed, has a row. */
+function blockOfRow(server: PreparedServer, rows: readonly ServerRow[]): string | undefined {
+  return rows.find((row) =>
+    row.wireguardPubkey === server.publicKey ||
+    (row.id === server.name && row.removedAtMs !== null)
+  )?.subnet;
 }
 
 function takenBlocks(servers: readonly PreparedServer[], rows: readonly ServerRow[]): Cidr[] {
@@ -185,12 +192,13 @@ function refuseContradiction(
   settings: ClusterSettings,
 ): void {
   const row = rows.find((candidate) => candidate.id === server.name);
-  if (row && row.removedAtMs !== null) {
+  const own = server.facts.config;
+  if (own && row && row.removedAtMs !== null) {
     throw new JijiError(`${server.name} was removed from this cluster`, {
-      hint: "give the server another name in the configuration to add it anew",
+      hint: "to add it anew, take off what it still has of jiji: jiji server teardown --all " +
+        `--hosts ${server.name}`,
     });
   }
-  const own = server.facts.config;
   if (own && own.server_id !== server.name) {
     throw new JijiError(
       `the server at ${server.host} joined as "${own.server_id}", the configuration calls it ` +
@@ -211,7 +219,8 @@ function refuseContradiction(
       { hint: "a cluster keeps its engine: put the former builder.engine back" },
     );
   }
-  if (!own && row && row.wireguardPubkey !== server.publicKey) {
+  const taken = row && row.removedAtMs === null && row.wireguardPubkey !== server.publicKey;
+  if (!own && taken) {
     throw new JijiError(`another server of this cluster is already called "${server.name}"`, {
       hint: "choose another name for the new server",
     });
