@@ -87,7 +87,8 @@ interface Try {
 function stateOf(container: ObservedContainer): ProbeReport["state"] {
   return {
     running: container.running,
-    exit_code: container.running ? null : container.exitCode,
+    // While the engine waits to start it again it counts as running, with the code of its last end.
+    exit_code: container.running && container.exitCode === 0 ? null : container.exitCode,
     oom_killed: container.oomKilled,
     restarts: container.restarts,
     error: container.error ?? "",

@@ -174,7 +174,8 @@ const endedWell: Rule = ({ state }) =>
 
 const crashed: Rule = (report) => {
   const { state } = report;
-  const [line] = lastLines(report);
+  const telling = /error|fail|invalid|fatal|panic|exception|traceback|cannot|unable|not found/i;
+  const line = lineWith(report, telling) ?? lastLines(report)[0];
   const code = state.exit_code === null ? "" : ` with exit code ${state.exit_code}`;
   return diagnosis(
     "crash",
