@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { CHECKOUT } from "./lab.ts";
-import { chapter, Shop, tell } from "./shop.ts";
+import { chapter, Shop, STORY_ENGINE, tell } from "./shop.ts";
 import type { StreamEvent } from "./streams.ts";
 
 /** How long each request takes, seconds; longer than a deploy needs until it switches. */
@@ -10,7 +10,7 @@ const SECONDS = 15;
 const COUNT = 3;
 
 const CONFIG = `project: shop
-builder: {engine: docker}
+builder: {engine: ${STORY_ENGINE}}
 servers:
   s1: {host: 203.0.113.11}
 deploy: {drain_timeout: 40s}
