@@ -3,7 +3,7 @@
  * C library; {@link openBatchedUdp} says so when it cannot be had.
  */
 import type { Cidr } from "@jiji/core/net";
-import { type Libc, LIBC_SYMBOLS, openLibc } from "./libc.ts";
+import { type Libc, LIBC_SYMBOLS, openLibc, SCHEDULING_CALLS } from "./libc.ts";
 import { socketName, type SocketStore } from "./socket_store.ts";
 import { datagramSocket, NoBatches, socketAddress } from "./sockets.ts";
 import type { TableReaderInit } from "./table_reader.ts";
@@ -20,6 +20,8 @@ const BATCH = 64;
 const RX_BYTES = 2_048;
 /** Largest answer sent, octets: {@link UDP_BYTES_MAX}. */
 const TX_BYTES = 1_232;
+/** The thread asks the scheduler for turns of this length, nanoseconds; see {@link UdpWorker}. */
+const TURN_NS = 100_000;
 /** Queries handed to the main thread and not answered yet; more are dropped, clients ask again. */
 export const PENDING_MAX = 4_096;
 /** Receive buffer of the socket, octets: a restart's worth of queries waits in it. */
@@ -150,6 +152,7 @@ export class BatchedUdp {
       counter: COUNTER,
       clients: this.#options.clients.flatMap(clientWords),
       batch: BATCH,
+      scheduling: { ...SCHEDULING_CALLS[Deno.build.arch], turnNs: TURN_NS },
       rxBytes: RX_BYTES,
       txBytes: TX_BYTES,
       pendingMax: PENDING_MAX,

@@ -27,8 +27,20 @@ export const LIBC_SYMBOLS = {
   sendmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" },
   addressOf: { name: "memcpy", parameters: ["buffer", "buffer", "usize"], result: "usize" },
   readAt: { name: "memcpy", parameters: ["buffer", "usize", "usize"], result: "usize" },
+  syscall: { parameters: ["i64", "i64", "buffer", "i64", "i64"], result: "i64" },
   __errno_location: { parameters: [], result: "usize" },
 } as const satisfies Deno.ForeignLibraryInterface;
+
+/**
+ * Numbers of the system calls sched_getattr and sched_setattr, which glibc has no functions for.
+ * Source: <asm/unistd_64.h>, <asm-generic/unistd.h>.
+ */
+export const SCHEDULING_CALLS: Readonly<
+  Record<typeof Deno.build.arch, { readonly get: number; readonly set: number }>
+> = {
+  x86_64: { get: 315, set: 314 },
+  aarch64: { get: 275, set: 274 },
+};
 
 /** The library, opened. */
 export type Libc = Deno.DynamicLibrary<typeof LIBC_SYMBOLS>;
