@@ -43,9 +43,14 @@ export function planProxyReboot(
   };
 }
 
-/** Runs the script on standard input in a unit of its own. Source: systemd-run(1), `--pipe`. */
+/**
+ * Runs the script on standard input in a unit of its own. Containers that it started outlive it,
+ * also where the engine leaves them in the unit's control group. Source: systemd-run(1), `--pipe`;
+ * systemd.kill(5), `KillMode=`.
+ */
 export function argvRebootUnit(): Argv {
-  const flags = ["--quiet", "--pipe", "--wait", "--collect", `--unit=${PROXY_REBOOT_UNIT}`];
+  const unit = [`--unit=${PROXY_REBOOT_UNIT}`, "--property=KillMode=process"];
+  const flags = ["--quiet", "--pipe", "--wait", "--collect", ...unit];
   return ["systemd-run", ...flags, "sh", "-s"];
 }
 
