@@ -10,6 +10,7 @@ import { BuildService, imageName } from "../services/build_service.ts";
 import type { ServiceImage } from "../services/desired_services.ts";
 import { ImageStore } from "./image_store.ts";
 import { type RunningRegistry, startImageRegistry } from "./image_registry.ts";
+import { leadPort } from "./stale_forwards.ts";
 
 /** What shipping images needs. */
 export interface ShippingOptions {
@@ -108,7 +109,9 @@ export class ImageShipping implements AsyncDisposable {
     const chosen = [...hosts];
     if (local !== undefined) {
       const forwards = await Promise.all(
-        chosen.map((host) => host.reverseForward(registry.port, local.readOnlyPort)),
+        chosen.map((host) =>
+          leadPort(host, { remote: registry.port, local: local.readOnlyPort }, signal)
+        ),
       );
       for (const forward of forwards) this.#undo.push(() => forward[Symbol.asyncDispose]());
       return;
