@@ -70,6 +70,18 @@ export class TableReader {
   #slot = 0;
   /** Offset of the first label of the domain in the packet's name. */
   #domainAt = 0;
+  // The packet in hand. As fields and not as arguments, since objects made for each packet would
+  // have to be collected, and a thread that collects does not answer.
+  #from = 0;
+  #to = 0;
+  /** Offset after the question. */
+  #end = 0;
+  /** Octets that the answer may have. */
+  #limit = 0;
+  #isA = false;
+  /** Of the addresses: which comes first, and how many there are. */
+  #turn = 0;
+  #count = 0;
 
   constructor(
     init: TableReaderInit,
@@ -109,12 +121,16 @@ export class TableReader {
     const type = (rx[end]! << 8) | rx[end + 1]!;
     // A and AAAA, class IN.
     if ((type !== 1 && type !== 28) || rx[end + 2] !== 0 || rx[end + 3] !== 1) return 0;
-    const limit = this.#readEdns(from, end + 4);
-    if (limit === 0 || !this.#loadKey()) return 0;
+    this.#from = from;
+    this.#to = to;
+    this.#end = end + 4;
+    this.#isA = type === 1;
+    this.#limit = this.#readEdns(from, end + 4);
+    if (this.#limit === 0 || !this.#loadKey()) return 0;
     for (let tries = 0; tries < 4; tries++) {
       const version = Atomics.load(this.#control, this.#init.control.version);
       if ((version & 1) !== 0) continue;
-      const octets = this.#compose({ from, to, end: end + 4, limit, isA: type === 1 });
+      const octets = this.#compose();
       // A change of memory that is none: nothing read above may be read after it.
       if (Atomics.or(this.#control, this.#init.control.version, 0) === version) return octets;
     }
@@ -203,15 +219,7 @@ export class TableReader {
     return true;
   }
 
-  #compose(
-    o: {
-      readonly from: number;
-      readonly to: number;
-      readonly end: number;
-      readonly limit: number;
-      readonly isA: boolean;
-    },
-  ): number {
+  #compose(): number {
     const { flag, state, control } = this.#init;
     const known = Atomics.load(this.#control, control.state);
     if (known === state.unfilled) return 0;
@@ -225,26 +233,25 @@ export class TableReader {
     if (!isKnown && known !== state.complete) return 0;
     // RFC 1035 section 4.1.1: 3 is "no such name".
     this.rcode = isKnown ? 0 : 3;
-    const { from, to, end, limit } = o;
-    for (let word = 0; word << 2 < end - from; word++) {
+    return this.#put(entry, isName && this.#isA ? this.#countAddresses(entry) : 0);
+  }
+
+  /** Writes the whole answer with `count` addresses, or with none and the SOA. Gives its octets. */
+  #put(entry: number, count: number): number {
+    const from = this.#from;
+    const to = this.#to;
+    const question = this.#end - from;
+    for (let word = 0; word << 2 < question; word++) {
       this.#txWords[(to >> 2) + word] = this.#rxWords[(from >> 2) + word]!;
     }
     const opt = this.#rx[from + 11] === 0 ? 0 : 11;
-    const at = to + end - from;
-    const room = limit - opt - (end - from);
-    const count = isName && o.isA ? this.#countAddresses(entry) : 0;
+    const room = this.#limit - opt - question;
     const fitting = count * 16 <= room ? count : room >> 4;
+    this.#putHeader(fitting, count);
     const next = count > 0
-      ? this.#putAddresses(at, { entry, count, fitting })
-      : this.#putNegative(at, this.#init.negative);
-    this.#putHeader({
-      from,
-      to,
-      answers: fitting,
-      isCut: fitting < count,
-      isNegative: count === 0,
-    });
-    if (opt !== 0) this.#putOpt(next, this.#rx[end + 7]! & 0x80);
+      ? this.#putAddresses(this.#firstAddress(entry, count), fitting)
+      : this.#putNegative(to + question);
+    if (opt !== 0) this.#putOpt(next, this.#rx[this.#end + 7]! & 0x80);
     return next + opt - to;
   }
 
@@ -283,40 +290,37 @@ export class TableReader {
     return true;
   }
 
-  #putHeader(
-    o: {
-      readonly from: number;
-      readonly to: number;
-      readonly answers: number;
-      readonly isCut: boolean;
-      readonly isNegative: boolean;
-    },
-  ): void {
-    const { from, to } = o;
+  /**
+   * RFC 1035 section 4.1.1: QR, AA, TC if not all fit, RD as asked; RA, the code, CD as asked (RFC 4035
+   * section 3.2.2).
+   */
+  #putHeader(fitting: number, count: number): void {
+    const from = this.#from;
+    const to = this.#to;
     const tx = this.#tx;
-    // RFC 1035 section 4.1.1: QR, AA, TC and RD as asked; RA, the code, and CD as asked (RFC 4035
-    // section 3.2.2).
-    tx[to + 2] = 0x84 | (o.isCut ? 0x02 : 0) | (this.#rx[from + 2]! & 1);
+    tx[to + 2] = 0x84 | (fitting < count ? 0x02 : 0) | (this.#rx[from + 2]! & 1);
     tx[to + 3] = 0x80 | (this.#rx[from + 3]! & 0x10) | this.rcode;
-    tx[to + 7] = o.answers;
-    tx[to + 9] = o.isNegative ? 1 : 0;
+    tx[to + 7] = fitting;
+    tx[to + 9] = count === 0 ? 1 : 0;
+  }
+
+  /** Offset in octets of the entry's addresses; the next turn is taken. */
+  #firstAddress(entry: number, count: number): number {
+    const turn = this.#turns[this.#slot]!;
+    this.#turns[this.#slot] = turn + 1;
+    this.#turn = turn % count;
+    this.#count = count;
+    return (entry + this.#init.headerWords + ((this.#keyBytes + 3) >> 2)) * 4;
   }
 
   /** Addresses in turn: 16 octets each, owned by the question's name. Gives the offset after them. */
-  #putAddresses(
-    start: number,
-    o: { readonly entry: number; readonly count: number; readonly fitting: number },
-  ): number {
-    const { entry, count, fitting } = o;
+  #putAddresses(first: number, fitting: number): number {
     const tx = this.#tx;
-    const first = (entry + this.#init.headerWords + ((this.#keyBytes + 3) >> 2)) * 4;
-    const turn = this.#turns[this.#slot]!;
-    this.#turns[this.#slot] = turn + 1;
-    let at = start;
-    let which = turn % count;
+    let at = this.#to + this.#end - this.#from;
+    let which = this.#turn;
     for (let left = fitting; left > 0; left--) {
       const address = first + which * 4;
-      if (++which === count) which = 0;
+      if (++which === this.#count) which = 0;
       // RFC 1035 section 4.1.3: pointer to the question's name, type A, class IN, TTL, length.
       tx[at] = 0xc0;
       tx[at + 1] = 12;
@@ -340,8 +344,8 @@ export class TableReader {
   }
 
   /** RFC 2308 section 3: the zone's SOA. Gives the offset after it. */
-  #putNegative(at: number, template: NegativeTemplate): number {
-    const { bytes, pointers } = template;
+  #putNegative(at: number): number {
+    const { bytes, pointers } = this.#init.negative;
     for (let index = 0; index < bytes.length; index++) this.#tx[at + index] = bytes[index]!;
     for (let index = 0; index < pointers.length; index++) {
       this.#tx[at + pointers[index]!] = 12 + this.#domainAt;
