@@ -4,7 +4,7 @@
  * turns, in one run, on loopback. A ratio is the median of those of each round, so that other work
  * on the machine meets all of them; each round begins with another server.
  *
- * Usage: deno task bench:dns [--names 500] [--rounds 5] [--seconds 3] [--scale] [--only NAME]
+ * Usage: deno task bench:dns [--names 500] [--rounds 7] [--seconds 2] [--scale] [--only NAME]
  * `--scale` compares 100, 1,000, 10,000 and 100,000 names instead, and measures how quickly state
  * becomes answers.
  */
@@ -86,7 +86,7 @@ async function measure(plan: Plan): Promise<Map<string, Figures>> {
       const server = running[(index + round) % running.length]!;
       const own = figures.get(server.contender.name)!;
       own.throughputs.push(await measureThroughput(server, load));
-      own.latencies.push(await measureLatency(server, { ...load, seconds: 2, rate: LATENCY_RATE }));
+      own.latencies.push(await measureLatency(server, { ...load, seconds: 1, rate: LATENCY_RATE }));
       own.memoryMegabytes = Math.max(own.memoryMegabytes, await server.memoryMegabytes());
     }
   }
@@ -107,7 +107,7 @@ function renderFigures(figures: ReadonlyMap<string, Figures>): string {
       name.padEnd(9),
       `first ${thousands(one.cold.queriesPerSecond)}`.padStart(11),
       `then ${thousands(median(rates))} q/s`.padStart(14),
-      `(${rates.map((value) => Math.round(value / 1000)).join(" ")})`.padEnd(22),
+      `(${rates.map((value) => Math.round(value / 1000)).join(" ")})`.padEnd(28),
       `cpu ${median(one.throughputs.map((run) => run.cpuMicroseconds)).toFixed(1)} us/q`.padStart(
         13,
       ),
@@ -146,8 +146,8 @@ if (import.meta.main) {
   const { values } = parseArgs({
     options: {
       names: { type: "string", default: "500" },
-      rounds: { type: "string", default: "5" },
-      seconds: { type: "string", default: "3" },
+      rounds: { type: "string", default: "7" },
+      seconds: { type: "string", default: "2" },
       scale: { type: "boolean", default: false },
       only: { type: "string" },
     },
