@@ -1,6 +1,6 @@
 /**
  * UDP in batches: a thread receives, answers out of the table, and hands the rest to us. Needs the
- * C library; {@link openBatchedUdp} says so when it cannot be had.
+ * C library; {@link NoBatches} says why it cannot be had.
  */
 import type { Cidr } from "@jiji/core/net";
 import { type Libc, LIBC_SYMBOLS, openLibc, SCHEDULING_CALLS } from "./libc.ts";
@@ -24,7 +24,10 @@ const TX_BYTES = 1_232;
 const TURN_NS = 100_000;
 /** Queries handed to the main thread and not answered yet; more are dropped, clients ask again. */
 export const PENDING_MAX = 4_096;
-/** Receive buffer of the socket, octets: a restart's worth of queries waits in it. */
+/**
+ * Receive buffer of the socket, octets: a restart's worth of queries waits in it. The kernel gives
+ * no more than net.core.rmem_max, by default enough for some 500.
+ */
 const RECEIVE_BUFFER_BYTES = 4 << 20;
 /** The thread looks this often whether to stop, should the packet that wakes it be lost, ms. */
 const STOP_LOOK_MS = 1_000;
