@@ -39,6 +39,8 @@ export function planRotations(
   o: {
     readonly nowMs: number;
     readonly trials: TrialStarts;
+    /** Servers that do not answer probes: known long before WireGuard gives a session up. */
+    readonly silent: ReadonlySet<string>;
     readonly ownEndpoints: readonly string[];
   },
 ): MonitorPlan {
@@ -47,7 +49,8 @@ export function planRotations(
   const trials = new Map<string, number>();
   for (const peer of peers) {
     const current = live.get(peer.public_key);
-    if (!current || isFresh(current.handshakeAtMs, o.nowMs)) continue;
+    const answers = isFresh(current?.handshakeAtMs, o.nowMs) && !o.silent.has(peer.server_id);
+    if (!current || answers) continue;
     const sinceMs = o.trials.get(peer.public_key) ?? o.nowMs;
     trials.set(peer.public_key, sinceMs);
     if (o.nowMs - sinceMs < ENDPOINT_TRY_MS) continue;

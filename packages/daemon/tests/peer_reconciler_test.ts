@@ -157,16 +157,18 @@ Deno.test("parseRoutes(): reads both families", () => {
   ]);
 });
 
+const CALM = { silent: new Set<string>(), ownEndpoints: [] };
+
 Deno.test("planRotations(): a silent peer is tried at its next endpoint, in turn", () => {
   const endpoints = ["203.0.113.12:31820", "10.0.0.2:31820"];
   const peers = [peerSeed(2, { endpoints })];
   const wireguard = observed([wgPeer(2, { handshakeAtMs: undefined })]).wireguard;
-  const first = planRotations(peers, wireguard, { nowMs: 0, trials: new Map(), ownEndpoints: [] });
+  const first = planRotations(peers, wireguard, { ...CALM, nowMs: 0, trials: new Map() });
   assert.deepEqual(first.rotations, [], "it gets its time where it is first");
   const later = planRotations(peers, wireguard, {
     nowMs: ENDPOINT_TRY_MS,
+    ...CALM,
     trials: first.trials,
-    ownEndpoints: [],
   });
   assert.deepEqual(later.rotations.map((one) => argvRotation(one, "jiji0").join(" ")), [
     `wg set jiji0 peer ${key(2)} endpoint 10.0.0.2:31820`,
@@ -179,6 +181,17 @@ Deno.test("planRotations(): a peer that answers, or has one endpoint, is left al
   const wireguard =
     observed([wgPeer(2, { handshakeAtMs: 300_000 }), wgPeer(3, { handshakeAtMs: undefined })])
       .wireguard;
-  const plan = planRotations(peers, wireguard, { nowMs: 400_000, trials, ownEndpoints: [] });
+  const plan = planRotations(peers, wireguard, { ...CALM, nowMs: 400_000, trials });
   assert.deepEqual(plan.rotations, []);
+});
+
+Deno.test("planRotations(): one that does not answer probes is tried elsewhere before its session is old", () => {
+  const peers = [peerSeed(2, { endpoints: ["198.51.100.2:31820"] })];
+  const wireguard = observed([wgPeer(2, { handshakeAtMs: 390_000 })]).wireguard;
+  const silent = new Set(["s2"]);
+  const trials = new Map([[key(2), 400_000 - ENDPOINT_TRY_MS]]);
+  const plan = planRotations(peers, wireguard, { ...CALM, nowMs: 400_000, trials, silent });
+  assert.deepEqual(plan.rotations.map((one) => one.endpoint), ["198.51.100.2:31820"]);
+  const calm = planRotations(peers, wireguard, { ...CALM, nowMs: 400_000, trials });
+  assert.deepEqual(calm.rotations, []);
 });

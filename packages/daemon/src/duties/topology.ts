@@ -137,6 +137,7 @@ export class EndpointDuty {
     const plan = planRotations(facts.peers, wireguard, {
       nowMs: clock.nowMs(),
       trials: this.#trials,
+      silent: facts.silent,
       ownEndpoints: config.endpoints,
     });
     this.#trials = plan.trials;

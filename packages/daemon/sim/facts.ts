@@ -1,0 +1,115 @@
+/** Facts of simulated servers; up to 16,384 of them. */
+import type { PeerSeed, ServerConfig } from "@jiji/core/cluster";
+import type { ContainerRow, ServerRow } from "@jiji/core/corrosion";
+import type { ObservedContainer } from "../src/engine/containers.ts";
+
+/** Network of the simulated cluster: room for every index. */
+const CLUSTER_CIDR = "10.128.0.0/10";
+
+/** First three octets of a server's block. */
+function prefix(index: number): string {
+  return `10.${128 + (index >> 8)}.${index & 255}`;
+}
+
+/** The server's own address in its block. */
+export function addressOf(index: number): string {
+  return `${prefix(index)}.1`;
+}
+
+/** A well-formed WireGuard key, another for each index. */
+export function keyOf(index: number): string {
+  const bytes = new Uint8Array(32).fill(index & 255);
+  bytes[0] = index >> 8;
+  return btoa(String.fromCharCode(...bytes));
+}
+
+/** Where a server is reached from outside; `place` counts its moves. */
+export function endpointOf(index: number, place = 0): string {
+  return `203.${place}.${index >> 8}.${index & 255}:31820`;
+}
+
+/** The server's place in the cluster. */
+export function configOf(index: number): ServerConfig {
+  return {
+    format: 1,
+    server_id: `s${index}`,
+    engine: "docker",
+    cluster_cidr: CLUSTER_CIDR,
+    block: `${prefix(index)}.0/24`,
+    management_ip: `fdcc::${index.toString(16)}`,
+    wireguard_public_key: keyOf(index),
+    wireguard_port: 31820,
+    endpoints: [endpointOf(index)],
+    service_domain: "jiji",
+  };
+}
+
+/** The same as another server's file has it. */
+export function seedOf(index: number): PeerSeed {
+  const { server_id, block, management_ip, endpoints } = configOf(index);
+  return { server_id, public_key: keyOf(index), block, management_ip, endpoints };
+}
+
+/** The row that a server writes about itself. */
+export function rowOf(index: number, facts: Partial<ServerRow> = {}): ServerRow {
+  return {
+    id: `s${index}`,
+    hostname: `host${index}`,
+    subnet: `${prefix(index)}.0/24`,
+    wireguardIp: addressOf(index),
+    wireguardPubkey: keyOf(index),
+    managementIp: `fdcc::${index.toString(16)}`,
+    endpoints: [endpointOf(index)],
+    lastSeenMs: 1,
+    removedAtMs: null,
+    ...facts,
+  };
+}
+
+/** A running container of a server; `generation` tells it from those before it. */
+export function containerOf(index: number, generation: number): ObservedContainer {
+  const id = (index * 100_000 + generation).toString(16).padStart(64, "0");
+  return {
+    id,
+    name: "casa-web",
+    running: true,
+    ip: `${prefix(index)}.${3 + generation % 200}`,
+    createdAtMs: generation * 1_000 + 1,
+    startedAtMs: generation * 1_000 + 1,
+    exitCode: 0,
+    oomKilled: false,
+    restarts: 0,
+    engineHealth: "none",
+    labels: {
+      project: "casa",
+      service: "web",
+      instance: `s${index}`,
+      version: String(generation),
+      deployment: "sim",
+      config: "",
+      parts: { environment: {}, options: {} },
+      health: { kind: "engine", interval_ms: 5_000, timeout_ms: 5_000 },
+      proxy: [],
+      ports: ["80/tcp"],
+      address: "",
+    },
+  };
+}
+
+/** A row that no honest server would write. */
+export function hostileRow(index: number): ContainerRow {
+  return {
+    id: "f".repeat(64),
+    project: "casa",
+    service: "web",
+    serverId: `s${index}`,
+    instance: `s${index}`,
+    name: "casa-web",
+    version: "666",
+    ip: "8.8.8.8",
+    ports: [],
+    startedAtMs: 9e12,
+    health: "healthy",
+    unhealthySinceMs: null,
+  };
+}

@@ -1,0 +1,84 @@
+/** What must hold at every moment, and what must hold once faults have stopped. */
+import { cidrHas, parseCidr, parseIpv4 } from "@jiji/core/net";
+import { keyOf } from "./facts.ts";
+import type { SimCluster } from "./sim_cluster.ts";
+import type { SimServer } from "./sim_server.ts";
+
+/** Problems of this moment; servers whose kernel did not change since the last look are passed over. */
+export function momentProblems(cluster: SimCluster): string[] {
+  const found: string[] = cluster.offences.splice(0);
+  for (const server of cluster.servers) {
+    if (!server.kernel.isDirty) continue;
+    server.kernel.isDirty = false;
+    found.push(...kernelProblems(server).map((text) => `${server.id}: ${text}`));
+  }
+  return found;
+}
+
+function kernelProblems(server: SimServer): string[] {
+  const found: string[] = [];
+  if (server.kernel.peers.has(keyOf(server.index))) found.push("has itself as a peer");
+  const owners = new Set<string>();
+  for (const peer of server.kernel.peers.values()) {
+    for (const prefix of peer.allowed) {
+      if (owners.has(prefix)) found.push(`${prefix} has two owners`);
+      owners.add(prefix);
+      if (isInCidr(server.address, prefix)) {
+        found.push(`its own address ${server.address} leads to a peer`);
+      }
+    }
+  }
+  return found;
+}
+
+/** Whether an IPv4 address lies in a prefix; other prefixes hold none. */
+function isInCidr(address: string, prefix: string): boolean {
+  const cidr = parseCidr(prefix);
+  const value = parseIpv4(address);
+  return cidr !== undefined && value !== undefined && cidrHas(cidr, value);
+}
+
+/** Problems of a cluster that had time to converge; `removed` were taken out by the operator. */
+export function settledProblems(
+  cluster: SimCluster,
+  o: { readonly removed: ReadonlySet<SimServer>; readonly quietMs: number },
+): string[] {
+  const members = cluster.servers.filter((server) => !o.removed.has(server));
+  const up = members.filter((server) => server.isUp);
+  const facts = {
+    keys: members.map((server) => keyOf(server.index)),
+    down: members.filter((server) => !server.isUp).map((server) => server.id).sort().join(" "),
+    containers: up.flatMap((server) => server.container ? [server.container.id] : []),
+    sinceMs: cluster.clock.monotonicMs() - o.quietMs,
+  };
+  return up.flatMap((server) =>
+    serverProblems(server, facts).map((text) => `${server.id}: ${text}`)
+  );
+}
+
+interface SettledFacts {
+  readonly keys: readonly string[];
+  readonly down: string;
+  readonly containers: readonly string[];
+  readonly sinceMs: number;
+}
+
+function serverProblems(server: SimServer, facts: SettledFacts): string[] {
+  const found: string[] = [];
+  const { kernel, context } = server;
+  const others = facts.keys.filter((key) => key !== keyOf(server.index));
+  const missing = others.filter((key) => !kernel.peers.has(key)).length;
+  const extra = kernel.peers.size - (others.length - missing);
+  if (missing + extra > 0) found.push(`lacks ${missing} peers and has ${extra} too many`);
+  if (kernel.routes.size !== others.length * 2) {
+    found.push(`has ${kernel.routes.size} routes, not ${others.length * 2}`);
+  }
+  const silent = [...context?.facts.silent ?? []].sort().join(" ");
+  if (silent !== facts.down) found.push(`counts as silent: ${silent}; down are: ${facts.down}`);
+  const rows = context?.view.containers ?? new Map();
+  const lost = facts.containers.filter((id) => !rows.has(id)).length;
+  if (lost > 0) found.push(`does not know ${lost} running containers`);
+  const late = kernel.changes.filter((change) => change.atMs > facts.sinceMs);
+  if (late.length > 0) found.push(`still changes things: ${late[0]!.argv.join(" ")}`);
+  return found;
+}

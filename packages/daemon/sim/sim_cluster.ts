@@ -1,0 +1,180 @@
+/** Simulated servers, the network between them, and the faults in it. */
+import { renderPeerSeeds, SERVER_PATHS } from "@jiji/core/cluster";
+import type { Random } from "@jiji/core/runtime";
+import { SimClock } from "@jiji/core/testing";
+import { keyOf, rowOf, seedOf } from "./facts.ts";
+import { SimServer } from "./sim_server.ts";
+
+/** Gossip rounds are this far apart, milliseconds. */
+const GOSSIP_MS = 300;
+/** A handshake is tried this often between two servers that know each other, milliseconds. */
+const HANDSHAKE_MS = 5_000;
+/** Servers that one gossips with in a round. */
+const GOSSIP_FANOUT = 3;
+/** Members that a newcomer's seed names. */
+const SEEDS_MAX = 20;
+
+/** A cluster on one clock. */
+export class SimCluster {
+  readonly clock = new SimClock();
+  readonly servers: SimServer[] = [];
+  readonly random: Random;
+  /** Share of datagrams and gossip rounds that are lost. */
+  loss = 0;
+  /** Datagrams that were sent. */
+  datagrams = 0;
+  /** What must never happen and did. */
+  readonly offences: string[] = [];
+  readonly #byAddress = new Map<string, SimServer>();
+  readonly #cuts = new Set<number>();
+  readonly #owners = new Map<string, string>();
+  /** How much of each replica's log each other has seen. */
+  readonly #synced = new Map<number, number>();
+  #sinceHandshakeMs = HANDSHAKE_MS;
+
+  constructor(count: number, random: Random) {
+    this.random = random;
+    for (let index = 1; index <= count; index++) {
+      const server = new SimServer(this, index);
+      this.servers.push(server);
+      this.#byAddress.set(server.address, server);
+    }
+    for (const server of this.servers) {
+      // Each knows some of those that were made members with it; one of them wrote its row.
+      const before = this.servers.slice(0, server.index - 1);
+      const known = this.servers.filter((other) => other !== server).slice(0, SEEDS_MAX);
+      server.files.set(
+        SERVER_PATHS.peerSeed,
+        renderPeerSeeds(known.map((other) => seedOf(other.index))),
+      );
+      const value = { version: 0, row: rowOf(server.index) };
+      before[0]?.merge({ table: "servers", id: server.id, value });
+      server.boot();
+    }
+  }
+
+  /** Takes note of what must never happen. */
+  readonly offend = (text: string): void => {
+    this.offences.push(`${text} (at ${this.clock.monotonicMs()} ms)`);
+  };
+
+  /** Whose container an id is. */
+  ownerOf(id: string): string | undefined {
+    return this.#owners.get(id);
+  }
+
+  /** Takes note of whose container an id is. */
+  own(id: string, serverId: string): void {
+    this.#owners.set(id, serverId);
+  }
+
+  #pair(a: SimServer, b: SimServer): number {
+    return Math.min(a.index, b.index) * 65_536 + Math.max(a.index, b.index);
+  }
+
+  /** Ends (or mends) the way between two servers, both directions. */
+  cut(a: SimServer, b: SimServer, isCut = true): void {
+    if (isCut) this.#cuts.add(this.#pair(a, b));
+    else this.#cuts.delete(this.#pair(a, b));
+  }
+
+  /** Parts the servers of one group from all others. */
+  split(group: ReadonlySet<SimServer>): void {
+    for (const a of group) {
+      for (const b of this.servers) if (!group.has(b)) this.cut(a, b);
+    }
+  }
+
+  /** All ways are open and nothing is lost. */
+  heal(): void {
+    this.#cuts.clear();
+    this.loss = 0;
+  }
+
+  /** A replica starts anew: everyone tells it everything, and it tells everyone. */
+  forgetSynced(server: SimServer): void {
+    for (const other of this.servers) {
+      this.#synced.delete(this.#way(server, other));
+      this.#synced.delete(this.#way(other, server));
+    }
+  }
+
+  #way(from: SimServer, to: SimServer): number {
+    return from.index * 65_536 + to.index;
+  }
+
+  /** Whether packets pass between two servers over the mesh: one of them finds the other. */
+  connected(a: SimServer, b: SimServer): boolean {
+    if (!a.isUp || !b.isUp || this.#cuts.has(this.#pair(a, b))) return false;
+    const there = a.kernel.peers.get(keyOf(b.index));
+    const back = b.kernel.peers.get(keyOf(a.index));
+    return there !== undefined && back !== undefined &&
+      (there.endpoint === b.endpoint || back.endpoint === a.endpoint);
+  }
+
+  /** A datagram on its way: lost, or delivered within 50 ms, now and then twice. */
+  send(from: SimServer, o: { readonly bytes: Uint8Array; readonly address: string }): void {
+    this.datagrams += 1;
+    const to = this.#byAddress.get(o.address);
+    if (!to || !this.connected(from, to) || this.random.next() < this.loss) return;
+    const times = this.random.next() < 0.01 ? 2 : 1;
+    for (let time = 0; time < times; time++) {
+      const delayMs = 1 + Math.floor(this.random.next() * 50);
+      this.clock.after(delayMs, () => to.deliver(o.bytes, from.address));
+    }
+  }
+
+  /** Lets time pass in steps and calls `check` after each. */
+  async run(durationMs: number, check: () => void): Promise<void> {
+    for (let passedMs = 0; passedMs < durationMs; passedMs += GOSSIP_MS) {
+      await this.clock.advance(GOSSIP_MS, { together: this.servers.length > 20 });
+      this.#gossip();
+      this.#sinceHandshakeMs += GOSSIP_MS;
+      if (this.#sinceHandshakeMs >= HANDSHAKE_MS) {
+        this.#sinceHandshakeMs = 0;
+        this.#handshakes();
+      }
+      check();
+    }
+  }
+
+  #gossip(): void {
+    for (const server of this.servers) {
+      if (!server.isUp) continue;
+      for (let count = 0; count < GOSSIP_FANOUT; count++) {
+        const other = this.servers[Math.floor(this.random.next() * this.servers.length)]!;
+        if (other === server || !this.connected(server, other)) continue;
+        if (this.random.next() >= this.loss) this.#tell(server, other);
+      }
+    }
+  }
+
+  #tell(from: SimServer, to: SimServer): void {
+    const way = this.#way(from, to);
+    const { log } = from.replica;
+    // A part of what was told before comes once more: late and doubled rows are ordinary.
+    const seen = Math.max(0, Math.min(this.#synced.get(way) ?? 0, log.length) - 1);
+    for (let at = seen; at < log.length; at++) to.merge(log[at]!);
+    this.#synced.set(way, log.length);
+  }
+
+  #handshakes(): void {
+    const nowMs = this.clock.nowMs();
+    for (const a of this.servers) {
+      if (!a.isUp) continue;
+      for (const b of this.servers) {
+        if (a === b || !b.isUp || !this.connected(a, b)) continue;
+        const peer = a.kernel.peers.get(keyOf(b.index));
+        if (!peer) continue;
+        peer.handshakeAtMs = nowMs;
+        // WireGuard follows a peer that is heard from elsewhere.
+        peer.endpoint = b.endpoint;
+      }
+    }
+  }
+
+  /** Ends every daemon. */
+  async end(): Promise<void> {
+    for (const server of this.servers) if (server.isUp) await server.kill();
+  }
+}
