@@ -3,7 +3,6 @@ import {
   JijiError,
   parseCidr,
   PROXY_CONTAINER,
-  PROXY_VOLUME,
   serverAddress,
   type ServerConfig,
 } from "@jiji/core";
@@ -13,7 +12,6 @@ import type { RemoteHost } from "../../types/remote_host.ts";
 import { commandError, mustRun, mustRunScript } from "../../utils/remote.ts";
 import { argvPull, argvRemove, type EngineName } from "../engine/engine_commands.ts";
 import {
-  argvDeployRoute,
   argvRemoveRoute,
   argvRunProxy,
   argvStopRoute,
