@@ -176,7 +176,7 @@ export class MockSSHManager implements RemoteHost {
       case state.config.engine:
         return runEngine(state, args);
       case "sh":
-        return args[0] === "-s" ? runScript(state, stdin, args.slice(2)) : undefined;
+        return args[0] === "-s" ? runScript(state, stdin) : undefined;
       case "mkdir":
         args.slice(1).forEach((folder) => state.folders.add(folder));
         return ok();
@@ -221,7 +221,7 @@ function chown(state: MockServerState, [owner = "", path = ""]: readonly string[
 }
 
 /** The scripts that travel over stdin, told apart by what only they contain. */
-function runScript(state: MockServerState, script: string, args: readonly string[]): MockResult {
+function runScript(state: MockServerState, script: string): MockResult {
   if (script.includes("@container")) return ok(observation(state));
   if (script.includes("kamal-proxy list")) return ok();
   return undefined;

@@ -4,7 +4,7 @@ import { parseMachine, parseSockets } from "../src/lib/services/host_sockets.ts"
 import { parseInspectLines } from "../src/lib/engine/inspect.ts";
 import { parseProxyClaims } from "../src/lib/engine/proxy_commands.ts";
 import { findRefusals, type RefusalInput } from "../src/lib/services/plan_refusals.ts";
-import type { DesiredService, ObservedHost } from "../src/types/deployment.ts";
+import type { ObservedHost } from "../src/types/deployment.ts";
 import { desiredOf } from "./deployment_fixture.ts";
 import { MockCluster } from "./mock_server_state.ts";
 

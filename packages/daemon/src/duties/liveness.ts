@@ -50,7 +50,7 @@ export class LivenessDuty {
 
   /** One round. Without a socket nobody is judged: it is this server that is deaf. */
   async run(): Promise<void> {
-    const { config, clock, facts } = this.#context;
+    const { clock, facts } = this.#context;
     this.#table.setTargets(facts.peers.flatMap((peer) => {
       const block = parseCidr(peer.block);
       return block ? [{ serverId: peer.server_id, address: serverAddress(block) }] : [];
