@@ -4,7 +4,6 @@ import {
   argvRun,
   type ContainerPlace,
   type ContainerSpec,
-  isReservedLabel,
   renderPublished,
 } from "../src/lib/engine/container_run.ts";
 import * as engine from "../src/lib/engine/engine_commands.ts";
@@ -91,13 +90,9 @@ for (const name of ["docker", "podman"] as const) {
         engine.argvStop(name, "a", 30),
         engine.argvStart(name, "a"),
         engine.argvRemove(name, "a"),
-        engine.argvLogs(name, "a", 20),
         engine.argvExec(name, "a", ["ls", "-l"]),
-        engine.argvListContainers(name),
-        engine.argvVolumeMountpoint(name, "v"),
         engine.argvListImages(name, ["localhost:31270/shop-web"]),
         engine.argvRemoveImage(name, "localhost:31270/shop-web:1"),
-        engine.projectFilter("shop"),
         argvRunProxy({ engine: name, address: "10.210.1.2", dnsServer: "10.210.1.1" }),
         argvDeployRoute(name, route, times),
         argvRemoveRoute(name, "shop-web-80"),
@@ -156,12 +151,6 @@ Deno.test("argvRun(): GPUs in each engine's own words", () => {
 Deno.test("argvRun(): the command follows the image, as the user wrote it", () => {
   const argv = argvRun(FULL, place("podman"));
   assert.deepEqual(argv.slice(argv.indexOf("nginx:1.29")), ["nginx:1.29", ...FULL.command]);
-});
-
-Deno.test("isReservedLabel(): jiji's own and nobody else's", () => {
-  for (const key of Object.values(LABELS)) assert(isReservedLabel(key));
-  assert(isReservedLabel("jiji.future"));
-  for (const key of ["jiji", "com.example.jiji.x", "jijix.a"]) assert(!isReservedLabel(key), key);
 });
 
 Deno.test("renderPublished(): with and without an address of the server", () => {

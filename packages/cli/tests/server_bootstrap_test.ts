@@ -1,12 +1,8 @@
 import assert from "node:assert/strict";
-import { type Clock, messageOf, parseCidr, SERVER_PATHS } from "@jiji/core";
+import { type Clock, ConnectionError, messageOf, parseCidr, SERVER_PATHS } from "@jiji/core";
 import type { Artifact } from "../src/lib/network/artifacts.ts";
 import { sha256OfText } from "../src/lib/network/artifacts.ts";
-import {
-  bootstrapServers,
-  isUnreachable,
-  openQuestions,
-} from "../src/lib/network/server_bootstrap.ts";
+import { bootstrapServers, openQuestions } from "../src/lib/network/server_bootstrap.ts";
 import { renderServerStep } from "../src/lib/network/server_plan.ts";
 import type { ProgressEvent } from "../src/lib/output/events.ts";
 import { BareCluster, keyOf } from "./bare_server.ts";
@@ -132,7 +128,7 @@ Deno.test("bootstrapServers(): a lost connection stops one server alone", async 
   const cluster = new BareCluster(["s1", "s2"]);
   cluster.server("s1").lost = true;
   const { outcomes } = await init(cluster);
-  assert(isUnreachable(outcomes[0]!.error));
+  assert(outcomes[0]!.error instanceof ConnectionError);
   assert.equal(outcomes[1]!.error, undefined);
 });
 

@@ -4,6 +4,7 @@ import {
   type ContainerLabels,
   containerName,
   dnsLabels,
+  isLinked,
   LIVENESS_STALE_MS,
   newestPerInstance,
   oldContainerName,
@@ -206,4 +207,18 @@ Deno.test("rows: any hostile cell refuses the row and never throws", () => {
     parseServerRow(cells);
     parseContainerRow(cells);
   }));
+});
+
+Deno.test("isLinked(): few peers must have answered, of many nobody may have complained", () => {
+  const report = {
+    format: 1,
+    written_at_ms: 0,
+    silent: ["s3"],
+    rtt_ms: { s2: 1.5, s3: 2 },
+  } as const;
+  const mutable = { ...report, silent: [...report.silent] };
+  const linked = (id: string, peers: number) => isLinked(mutable, { id, peers });
+  assert.deepEqual(["s2", "s3", "s4"].map((id) => linked(id, 3)), [true, false, false]);
+  assert.deepEqual(["s2", "s3", "s4"].map((id) => linked(id, 40)), [true, false, true]);
+  assert.equal(isLinked(undefined, { id: "s2", peers: 3 }), false);
 });

@@ -1,7 +1,6 @@
 /** Who probes whom in a cluster too large for everyone to probe everyone. Pure. */
+import { PROBE_ALL_MAX } from "@jiji/core/cluster";
 
-/** Up to this many peers a server probes all of them. */
-export const DIRECT_ALL_MAX = 32;
 /** Successors on the ring that a server probes in any case. */
 const NEAR = 8;
 
@@ -34,7 +33,7 @@ export class ProbeRing {
 
   /** Whether everyone probes everyone. */
   get isWhole(): boolean {
-    return this.#order.length - 1 <= DIRECT_ALL_MAX;
+    return this.#order.length - 1 <= PROBE_ALL_MAX;
   }
 
   /** Whom a server probes. */
@@ -58,7 +57,7 @@ export class ProbeRing {
 }
 
 function distances(size: number): number[] {
-  if (size - 1 <= DIRECT_ALL_MAX) return Array.from({ length: size - 1 }, (_, index) => index + 1);
+  if (size - 1 <= PROBE_ALL_MAX) return Array.from({ length: size - 1 }, (_, index) => index + 1);
   const found = Array.from({ length: NEAR }, (_, index) => index + 1);
   for (let distance = 2 * NEAR; distance < size; distance *= 2) found.push(distance);
   return found;

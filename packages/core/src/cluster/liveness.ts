@@ -1,6 +1,9 @@
 import * as v from "valibot";
 import { SERVER_NAME } from "./names.ts";
 
+/** Up to this many peers a server probes all of them; beyond, some, and it hears of the rest. */
+export const PROBE_ALL_MAX = 32;
+
 /** A report older than this says nothing: the daemon is gone and everybody counts as alive. */
 export const LIVENESS_STALE_MS: number = 10_000;
 
@@ -34,4 +37,16 @@ export function silentServers(
 ): ReadonlySet<string> {
   if (!report || Math.abs(nowMs - report.written_at_ms) > LIVENESS_STALE_MS) return new Set();
   return new Set(report.silent);
+}
+
+/**
+ * Whether a report shows that a server answers. Where everyone probes everyone, only an answer does;
+ * in larger clusters nobody's complaint will do, since most were never asked by this server.
+ */
+export function isLinked(
+  report: LivenessReport | undefined,
+  peer: { readonly id: string; readonly peers: number },
+): boolean {
+  if (!report || report.silent.includes(peer.id)) return false;
+  return peer.peers > PROBE_ALL_MAX || report.rtt_ms[peer.id] !== undefined;
 }

@@ -183,8 +183,3 @@ export function renderPublished(port: PublishedPort): string {
   const host = port.hostIp === undefined ? "" : `${port.hostIp}:`;
   return `${host}${port.hostPort}:${port.containerPort}/${port.protocol}`;
 }
-
-/** Labels a user may not set: they are jiji's. */
-export function isReservedLabel(key: string): boolean {
-  return key.startsWith("jiji.") || Object.values(LABELS).includes(key as never);
-}

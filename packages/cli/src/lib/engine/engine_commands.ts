@@ -1,4 +1,4 @@
-import { type Argv, LABELS } from "@jiji/core";
+import type { Argv } from "@jiji/core";
 
 /** Container engines jiji drives, through their own command line. */
 export type EngineName = "docker" | "podman";
@@ -57,24 +57,9 @@ export function argvRemove(engine: EngineName, name: string): Argv {
   return [engine, "rm", "--force", "--volumes", name];
 }
 
-/** Last lines of a container's output. */
-export function argvLogs(engine: EngineName, name: string, lines: number): Argv {
-  return [engine, "logs", "--tail", String(lines), name];
-}
-
 /** Runs a command in a running container. */
 export function argvExec(engine: EngineName, name: string, command: readonly string[]): Argv {
   return [engine, "exec", name, ...command];
-}
-
-/** Ids of every container on jiji's network or with jiji's labels, stopped ones included. */
-export function argvListContainers(engine: EngineName): Argv {
-  return [engine, "ps", "--all", "--no-trunc", "--quiet"];
-}
-
-/** Where a volume lies on the host. */
-export function argvVolumeMountpoint(engine: EngineName, volume: string): Argv {
-  return [engine, "volume", "inspect", "--format", "{{.Mountpoint}}", volume];
 }
 
 /**
@@ -110,9 +95,4 @@ export function argvListImages(engine: EngineName, repositories: readonly string
 /** Removes an image's tag, and the image when it was the last. */
 export function argvRemoveImage(engine: EngineName, image: string): Argv {
   return [engine, "rmi", image];
-}
-
-/** Label filter for one project. */
-export function projectFilter(project: string): string[] {
-  return ["--filter", `label=${LABELS.project}=${project}`];
 }

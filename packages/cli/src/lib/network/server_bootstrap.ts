@@ -1,6 +1,7 @@
 import {
   type Clock,
   ConnectionError,
+  isLinked,
   JijiError,
   managementIp,
   messageOf,
@@ -326,16 +327,12 @@ export function openQuestions(status: ServerStatus, expected: ExpectedServers): 
   const missing = expected.members.filter((id) => !known.has(id));
   if (status.servers && missing.length > 0) open.push(`state: syncing ${missing.join(", ")}`);
   const others = expected.reachable.filter((id) => id !== status.server_id);
-  const linked = new Set(Object.keys(status.liveness?.rtt_ms ?? {}));
-  const silent = others.filter((id) => !linked.has(id) || status.liveness?.silent.includes(id));
+  const silent = others.filter((id) =>
+    !isLinked(status.liveness ?? undefined, { id, peers: others.length })
+  );
   if (silent.length > 0) open.push(`mesh: waiting for ${silent.join(", ")}`);
   for (const [unit, state] of Object.entries(status.units ?? {})) {
     if (state !== "active") open.push(`${unit} is ${state}`);
   }
   return [...open, ...status.problems];
-}
-
-/** Whether an error means that the host could not be reached at all. */
-export function isUnreachable(error: unknown): boolean {
-  return error instanceof ConnectionError;
 }

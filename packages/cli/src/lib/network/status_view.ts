@@ -1,4 +1,4 @@
-import type { ServerStatus } from "@jiji/core";
+import { isLinked, type ServerStatus } from "@jiji/core";
 import type { ServerConfiguration } from "../configuration/servers.ts";
 
 /** A link from one server to another, as the first sees it. */
@@ -73,7 +73,7 @@ function linksOf(status: ServerStatus, names: readonly string[]): Record<string,
     const peer = status.peers?.find((candidate) => candidate.server_id === name);
     const rttMs = status.liveness?.rtt_ms[name] ?? null;
     links[name] = {
-      linked: rttMs !== null && !status.liveness?.silent.includes(name),
+      linked: isLinked(status.liveness ?? undefined, { id: name, peers: names.length - 1 }),
       rttMs,
       endpoint: peer?.endpoint ?? null,
       handshakeAgeSeconds: peer?.handshake_age_s ?? null,
