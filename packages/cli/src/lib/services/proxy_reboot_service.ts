@@ -1,6 +1,7 @@
 import {
   allocateContainerAddress,
   type Argv,
+  ConnectionError,
   JijiError,
   parseCidr,
   PROXY_CONTAINER,
@@ -10,7 +11,11 @@ import {
 } from "@jiji/core";
 import { PULL_TIMEOUT_MS } from "../../constants.ts";
 import type { ObservedHost } from "../../types/deployment.ts";
-import type { RemoteHost } from "../../types/remote_host.ts";
+import type {
+  RemoteHost,
+  RemoteStreamOptions,
+  RemoteStreamResult,
+} from "../../types/remote_host.ts";
 import {
   PROXY_PREVIOUS,
   PROXY_STANDIN,
@@ -54,6 +59,24 @@ export function argvRebootUnit(): Argv {
   return ["systemd-run", ...flags, "sh", "-s"];
 }
 
+/** A lost connection ends the watching, not the work. */
+async function following(
+  host: RemoteHost,
+  argv: Argv,
+  options: RemoteStreamOptions,
+): Promise<RemoteStreamResult> {
+  try {
+    return await host.stream(argv, options);
+  } catch (error) {
+    if (!(error instanceof ConnectionError)) throw error;
+    throw new ConnectionError(error.message, {
+      ...{ host: error.host, phase: error.phase, cause: error },
+      serving: `the proxy of ${host.name}; its reboot goes on there by itself`,
+      hint: `follow it there: journalctl -fu ${PROXY_REBOOT_UNIT}; or run this again`,
+    });
+  }
+}
+
 /** What a line of the script's output tells. */
 export function parseRebootLine(
   line: string,
@@ -78,7 +101,7 @@ export async function rebootProxy(
   let failure: string | undefined;
   let stderr = "";
   let rest = "";
-  const { exitCode } = await host.stream(argv, {
+  const { exitCode } = await following(host, argv, {
     stdin: renderProxyRebootScript(reboot),
     timeoutMs: PULL_TIMEOUT_MS + 2 * reboot.drainSeconds * 1000,
     onStdout: (text) => {
