@@ -16,11 +16,15 @@ export function addressOf(index: number): string {
   return `${prefix(index)}.1`;
 }
 
+const keys: string[] = [];
+
 /** A well-formed WireGuard key, another for each index. */
 export function keyOf(index: number): string {
+  const known = keys[index];
+  if (known !== undefined) return known;
   const bytes = new Uint8Array(32).fill(index & 255);
   bytes[0] = index >> 8;
-  return btoa(String.fromCharCode(...bytes));
+  return keys[index] = btoa(String.fromCharCode(...bytes));
 }
 
 /** Where a server is reached from outside; `place` counts its moves. */

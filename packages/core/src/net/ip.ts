@@ -8,8 +8,25 @@ export interface Cidr {
   readonly prefix: number;
 }
 
+/** Results kept of a function of one text: a daemon asks for the same addresses again and again. */
+const REMEMBERED_MAX = 4_096;
+
+/** The same function, which does not work out again what it was asked lately. */
+function remembered<Result>(work: (text: string) => Result): (text: string) => Result {
+  const known = new Map<string, Result>();
+  return (text) => {
+    if (known.has(text)) return known.get(text) as Result;
+    const result = work(text);
+    if (known.size >= REMEMBERED_MAX) known.clear();
+    if (text.length <= 64) known.set(text, result);
+    return result;
+  };
+}
+
 /** Number of a dotted-quad IPv4 address, or undefined when `text` is not one (no short forms). */
-export function parseIpv4(text: string): number | undefined {
+export const parseIpv4: (text: string) => number | undefined = remembered(readIpv4);
+
+function readIpv4(text: string): number | undefined {
   if (!ipaddr.IPv4.isValidFourPartDecimal(text)) return undefined;
   if (/(^|\.)0\d/.test(text)) return undefined;
   return ipaddr.IPv4.parse(text).toByteArray().reduce((sum, octet) => sum * 256 + octet, 0);
@@ -112,7 +129,9 @@ export function allocateContainerAddress(block: Cidr, taken: ReadonlySet<string>
 }
 
 /** Canonical text of an IPv4 or IPv6 address for comparing, or undefined when it is neither. */
-export function normalizeIp(text: string): string | undefined {
+export const normalizeIp: (text: string) => string | undefined = remembered(readIp);
+
+function readIp(text: string): string | undefined {
   const ipv4 = parseIpv4(text);
   if (ipv4 !== undefined) return renderIpv4(ipv4);
   return ipaddr.IPv6.isValid(text) && !text.includes("%")

@@ -40,6 +40,7 @@ export class LivenessDuty {
   readonly #table: LivenessTable;
   #socket: DatagramSocket | undefined;
   #silent = "";
+  #peers: DaemonContext["facts"]["peers"] = [];
   #passing = false;
 
   constructor(context: DaemonContext, bind: BindDatagram) {
@@ -51,10 +52,13 @@ export class LivenessDuty {
   /** One round. Without a socket nobody is judged: it is this server that is deaf. */
   async run(): Promise<void> {
     const { clock, facts } = this.#context;
-    this.#table.setTargets(facts.peers.flatMap((peer) => {
-      const block = parseCidr(peer.block);
-      return block ? [{ serverId: peer.server_id, address: serverAddress(block) }] : [];
-    }));
+    if (facts.peers !== this.#peers) {
+      this.#peers = facts.peers;
+      this.#table.setTargets(facts.peers.flatMap((peer) => {
+        const block = parseCidr(peer.block);
+        return block ? [{ serverId: peer.server_id, address: serverAddress(block) }] : [];
+      }));
+    }
     const socket = this.#open();
     if (socket) {
       for (const { address, seq } of this.#table.nextRound(clock.monotonicMs())) {
