@@ -11,24 +11,44 @@ interface Instant {
   readonly title: RegExp;
 }
 
-/**
- * Each kind of step of a deploy when it begins, on another server each time. Where nothing lies
- * between the end of a step and the begin of the next, its end is not tried separately; what
- * remains are the ends of phases, after which all servers wait for each other.
- */
+/** How each kind of step of a redeploy is told, in its order. */
+const STEP_TITLES: Readonly<Record<string, RegExp>> = {
+  pullImage: /^pulling /,
+  renameContainer: /^renaming /,
+  startContainer: /^starting /,
+  healthGate: /^waiting until /,
+  routeProxy: /^switching /,
+  stopContainer: /^stopping /,
+  removeContainer: /^removing shop-/,
+  removeImages: /^removing \d+ old image/,
+};
+
+/** Steps of milliseconds that are told only when they fail: nothing to strike at. */
+const UNTOLD = ["keepRelease", "writeAudit"];
+
+/** Before and after each step, on another server each time; nothing is left to do after the last. */
 const INSTANTS: readonly Instant[] = [
   { event: "started", lane: /^push web$/, title: /^pushing/ },
-  { event: "started", lane: /^s1 web$/, title: /^pulling / },
-  { event: "started", lane: /^s2 web$/, title: /^renaming / },
-  { event: "started", lane: /^s3 web$/, title: /^starting / },
-  { event: "started", lane: /^s1 web$/, title: /^waiting until / },
-  { event: "finished", lane: /^s2 web$/, title: /^waiting until / },
-  { event: "started", lane: /^s3 web$/, title: /^switching / },
-  { event: "finished", lane: /^s1 web$/, title: /^switching / },
-  { event: "started", lane: /^s2 web$/, title: /^stopping / },
-  { event: "started", lane: /^s3 web$/, title: /^removing / },
-  { event: "started", lane: /^s1 web$/, title: /^pruning / },
+  ...Object.entries(STEP_TITLES).flatMap(([kind, title], index): Instant[] => {
+    const lane = (offset: number) =>
+      new RegExp(`^${SERVERS[(index + offset) % SERVERS.length]} web$`);
+    const before: Instant = { event: "started", lane: lane(0), title };
+    const after: Instant = { event: "finished", lane: lane(1), title };
+    return kind === "removeImages" ? [before] : [before, after];
+  }),
 ];
+
+/** Kinds of the steps in what `deploy --plan --json` prints. */
+function kindsOf(plan: string): string[] {
+  const phases = ["recover", "prepare", "release", "start", "switch", "retire"];
+  const { services }: {
+    services: { instances: Record<string, { kind: string }[] | undefined>[] }[];
+  } = JSON.parse(plan);
+  const steps = services.flatMap(({ instances }) =>
+    instances.flatMap((instance) => phases.flatMap((phase) => instance[phase] ?? []))
+  );
+  return [...new Set(steps.map((step) => step.kind))];
+}
 
 interface Interrupted {
   readonly code: number;
@@ -104,6 +124,16 @@ async function deployFromElsewhere(shop: Shop, version: string): Promise<void> {
 Deno.test("interruption: whenever jiji is killed, the old version serves and the next run mends", async (t) => {
   await using shop = await Shop.serving({ name: "e2e-interrupt" });
   let number = 1;
+
+  await t.step("every step of a redeploy is struck at", async () => {
+    for (const version of ["p1", "p2", "p3"]) {
+      await shop.setVersion(version);
+      await shop.must("deploy", "--version", version);
+    }
+    await shop.setVersion("p4");
+    const kinds = kindsOf(await shop.must("deploy", "--version", "p4", "--plan", "--json"));
+    assert.deepEqual(kinds.sort(), [...Object.keys(STEP_TITLES), ...UNTOLD].sort());
+  });
 
   for (const instant of INSTANTS) {
     const words = `${instant.event} ${instant.lane.source} ${instant.title.source}`;

@@ -1,4 +1,4 @@
-import { JijiError, UsageError } from "@jiji/core";
+import { JijiError, Secret, UsageError } from "@jiji/core";
 import type { ServiceConfiguration } from "../lib/configuration/service.ts";
 import { observeAll, runDeployment } from "../lib/services/deployment_run.ts";
 import {
@@ -37,6 +37,7 @@ export async function servicesRollback(options: ReleaseOptions, ports: Ports): P
   await using context = await setupCommandContext(options, ports, SCOPE);
   requireAllReachable(context);
   const releases = await allReleases(context);
+  hideSecrets(context, releases);
   if (options.list) return listReleases(context, releases);
   await using _lock = options.plan
     ? NO_LOCK
@@ -55,6 +56,7 @@ export async function servicesRestart(options: ReleaseOptions, ports: Ports): Pr
   await using context = await setupCommandContext(options, ports, SCOPE);
   requireAllReachable(context);
   const releases = await allReleases(context);
+  hideSecrets(context, releases);
   await using _lock = options.plan
     ? NO_LOCK
     : await withLock(context, { reason: "restart", scope: "project" });
@@ -82,6 +84,7 @@ export async function servicesScale(
   requireAllReachable(context);
   for (const service of context.services) checkScale(service, scales.get(service.name) ?? 1);
   const releases = await allReleases(context);
+  hideSecrets(context, releases);
   await using _lock = options.plan
     ? NO_LOCK
     : await withLock(context, { reason: "scale", scope: "project" });
@@ -132,6 +135,14 @@ async function allReleases(context: CommandContext): Promise<Releases> {
       return [name, newest] as const;
     })),
   );
+}
+
+/** Secrets of releases are none of the env file's any more, but are to be shown no more than those. */
+function hideSecrets({ configuration, output }: CommandContext, releases: Releases): void {
+  const kept = [...releases.values()].flat().flatMap(({ service, environment }) =>
+    (service.secretNames ?? []).flatMap((name) => environment[name] ?? [])
+  ).map((value) => new Secret(value));
+  output.hide(() => [...configuration.secretsGiven(), ...kept]);
 }
 
 function listReleases(context: CommandContext, releases: Releases): void {
