@@ -202,7 +202,7 @@ function exec(state: MockServerState, [name, ...command]: readonly string[]): Mo
 }
 
 const DEPLOY_FLAGS =
-  /^--(target|deploy-timeout|drain-timeout|host|path-prefix|tls|target-timeout|health-check-(path|interval|timeout|host)|force)(=|$)/;
+  /^--(target|(deploy|drain|target)-timeout|(canonical-)?host|(strip-)?path-prefix|tls|tls-(redirect|certificate-path|private-key-path)|forward-headers|buffer-(requests|responses|memory)|max-(request|response)-body|log-(request|response)-header|health-check-(path|port|interval|timeout|host)|force)(=|$)/;
 
 /** As kamal-proxy does: unhealthy targets leave the former ones in place. */
 function deployRoute(

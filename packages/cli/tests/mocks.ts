@@ -176,15 +176,13 @@ export class MockSSHManager implements RemoteHost {
       case state.config.engine:
         return runEngine(state, args);
       case "sh":
-        return args[0] === "-s" ? runScript(state, stdin) : undefined;
+        return args[0] === "-s" ? runScript(state, stdin, args.slice(2)) : undefined;
       case "mkdir":
         args.slice(1).forEach((folder) => state.folders.add(folder));
         return ok();
       case "rm":
         state.files.delete(args.at(-1) ?? "");
         return ok();
-      case "chown":
-        return chown(state, args);
       case "pull_missing":
         return state.images.has(args[1] ?? "") ? ok() : runEngine(state, args.slice(3));
       case "switch_route":
@@ -213,29 +211,51 @@ export class MockSSHManager implements RemoteHost {
   }
 }
 
-function chown(state: MockServerState, [owner = "", path = ""]: readonly string[]): MockResult {
-  const file = state.files.get(path);
-  if (file === undefined) return failed(1, `cannot access '${path}'`);
-  file.owner = owner;
-  return ok();
-}
-
 /** The scripts that travel over stdin, told apart by what only they contain. */
-function runScript(state: MockServerState, script: string): MockResult {
+function runScript(
+  state: MockServerState,
+  script: string,
+  args: readonly string[],
+): MockResult {
+  if (script.includes("chown -R")) return giveAway(state, args);
   if (script.includes("@container")) return ok(observation(state));
   if (script.includes("kamal-proxy list")) return ok();
   return undefined;
 }
 
+/** Kind, mode, owner and path, again and again. */
+function giveAway(state: MockServerState, args: readonly string[]): MockResult {
+  for (let at = 0; at < args.length; at += 4) {
+    const [kind, mode = "", owner = "", path = ""] = args.slice(at, at + 4);
+    if (!/^[0-7]{3,4}$/.test(mode) || !path.startsWith("/")) return undefined;
+    const below = [...state.files].filter(([name]) =>
+      kind === "d" ? name.startsWith(`${path}/`) : name === path
+    );
+    if (kind === "f" && below.length === 0) return failed(1, `cannot access '${path}'`);
+    if (owner !== "-") below.forEach(([, file]) => file.owner = owner);
+  }
+  return ok();
+}
+
 /** The engine's command, then the proxy's listing. */
 function switchRoute(state: MockServerState, args: readonly string[]): MockResult {
-  const [engine, volume, program, ...command] = args;
-  if (engine !== state.config.engine || volume !== PROXY_VOLUME || program !== engine) {
+  const [engine, volume, ...words] = args;
+  const command = vouched(words);
+  if (engine !== state.config.engine || volume !== PROXY_VOLUME || command[0] !== engine) {
     return undefined;
   }
-  const result = runEngine(state, command);
+  const result = runEngine(state, command.slice(1));
   if (result === undefined || result.exitCode !== 0) return result;
   return state.proxyVolume ? ok(proxyState(state)) : failed(1, `no such volume: ${PROXY_VOLUME}`);
+}
+
+/** The command that is run while jiji-daemon vouches for its targets; any other as it is. */
+function vouched(words: readonly string[]): readonly string[] {
+  const [program, verb, targets = "", timeout = "", dashes, ...command] = words;
+  if (program !== `${SERVER_PATHS.bin}/jiji-daemon`) return words;
+  const known = verb === "vouch" && /^--targets=[0-9.]+:\d+(,[0-9.]+:\d+)*$/.test(targets) &&
+    /^--timeout-ms=\d+$/.test(timeout) && dashes === "--";
+  return known ? command : [];
 }
 
 function drainRoute(state: MockServerState, args: readonly string[]): MockResult {

@@ -10,7 +10,7 @@ import {
 import { ENGINE_TIMEOUT_MS, UPLOAD_TIMEOUT_MS } from "../../constants.ts";
 import type { DeployStep, ShippedCertificate } from "../../types/deployment.ts";
 import type { RemoteHost } from "../../types/remote_host.ts";
-import { mustRunScript } from "../../utils/remote.ts";
+import { mustRun, mustRunScript } from "../../utils/remote.ts";
 import type { EngineName } from "../engine/engine_commands.ts";
 
 /**
@@ -38,9 +38,8 @@ export async function shipFiles(
   const parents = files.map((file) => file.remote.replace(/\/[^/]*$/, ""));
   const made = [...new Set([...parents, ...folders.map((folder) => folder.remote)])];
   const limits = { timeoutMs: ENGINE_TIMEOUT_MS, signal };
-  await mustRunScript(host, 'mkdir -p "$@"', {
+  await mustRun(host, ["mkdir", "-p", ...made], {
     ...limits,
-    args: made,
     what: "making folders for files failed",
   });
   for (const file of files) {
