@@ -5,8 +5,12 @@ import type { CommandContext } from "../../utils/command_helpers.ts";
 import type { ConfigIssue } from "../configuration/config_issue.ts";
 import type { ConfigPath } from "../configuration/format/config_path.ts";
 import type { Configuration } from "../configuration/configuration.ts";
+import { wrapText } from "../output/probe_report_text.ts";
 import { askArchitectures } from "./image_architectures.ts";
 import { findRefusals, type PlanFinding, type Subject } from "./plan_refusals.ts";
+
+/** Notices stay whole at 80 columns, with the mark in front. */
+const NOTICE_COLUMNS = 78;
 
 /** A plan was not carried out since it would have gone wrong. */
 export class PlanRefusedError extends JijiError {
@@ -51,7 +55,8 @@ export async function guardPlan(
   });
   for (const finding of found.filter(({ severity }) => severity === "notice")) {
     const { file, line, column, path } = issueOf(configuration, finding);
-    output.warn(`${file}:${line}:${column} ${path}: ${finding.message}; ${finding.fix}`);
+    const text = `${file}:${line}:${column} ${path}: ${finding.message}; ${finding.fix}`;
+    output.warn(output.json ? text : wrapText(text, NOTICE_COLUMNS).join("\n  "));
   }
   const refusals = found.filter(({ severity }) => severity === "refusal");
   if (refusals.length === 0) return;
