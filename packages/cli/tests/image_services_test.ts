@@ -132,6 +132,15 @@ Deno.test("parseImages(): what the engine lists, without noise", () => {
   ]);
 });
 
+Deno.test("parseImages(): Podman knows an untagged image's repository from its history", () => {
+  const line = (history: string) =>
+    JSON.stringify({ id: "sha256:a", repository: "<none>", tag: "<none>", history });
+  const repositories = [`${SHOP_WEB}:3`, `${SHOP_WEB}:3, ${SHOP_WEB}:2`, ""].map((history) =>
+    parseImages(line(history))[0]?.repository
+  );
+  assert.deepEqual(repositories, [SHOP_WEB, SHOP_WEB, ""]);
+});
+
 /** Images `5` (newest) to `1` of a repository, each with its tag as id. */
 const five = (repository = SHOP_WEB) =>
   ["5", "4", "3", "2", "1"].map((tag) => ({ id: `${repository}${tag}`, repository, tag }));

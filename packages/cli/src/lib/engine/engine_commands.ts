@@ -80,16 +80,17 @@ export const INSPECT_FORMAT: string = "{" + [
   `"ports":{{json .HostConfig.PortBindings}}`,
 ].join(",") + "}";
 
-/** Ids and tags of the images of these repositories, newest first. */
+/**
+ * Ids and tags of the images of these repositories, newest first. Podman takes the repository from
+ * an image with its tag and remembers it in the history alone, so it has to list them all. Source:
+ * podman-images(1), `.History`.
+ */
 export function argvListImages(engine: EngineName, repositories: readonly string[]): Argv {
-  return [
-    engine,
-    "images",
-    "--no-trunc",
-    "--format",
-    '{"id":"{{.ID}}","repository":"{{.Repository}}","tag":"{{.Tag}}"}',
-    ...repositories.flatMap((repository) => ["--filter", `reference=${repository}`]),
-  ];
+  const fields = '"id":"{{.ID}}","repository":"{{.Repository}}","tag":"{{.Tag}}"';
+  const list = [engine, "images", "--no-trunc", "--format"] as const;
+  if (engine === "podman") return [...list, `{${fields},"history":"{{.History}}"}`];
+  const filters = repositories.flatMap((repository) => ["--filter", `reference=${repository}`]);
+  return [...list, `{${fields}}`, ...filters];
 }
 
 /** Removes an image's tag, and the image when it was the last. */

@@ -18,11 +18,17 @@ export function parseImages(text: string): ListedImage[] {
       if (!parts.every((part) => typeof part === "string")) return [];
       const id = raw.id.replace(/^sha256:/, "");
       const tag = raw.tag === "<none>" ? undefined : raw.tag;
-      return [{ id, repository: raw.repository, tag }];
+      return [{ id, repository: repositoryOf(raw), tag }];
     } catch {
       return [];
     }
   });
+}
+
+/** Podman's history of names begins with the last one. */
+function repositoryOf(raw: { readonly repository: string; readonly history?: unknown }): string {
+  if (raw.repository !== "<none>" || typeof raw.history !== "string") return raw.repository;
+  return (raw.history.split(/[,\s]/)[0] ?? "").replace(/:[^:/]*$/, "");
 }
 
 /** A service whose images may be pruned. */
