@@ -4,7 +4,8 @@
  * turns, in one run, on loopback. A ratio is the median of those of each round, so that other work
  * on the machine meets all of them; each round begins with another server.
  *
- * Usage: deno task bench:dns [--names 500] [--rounds 7] [--seconds 2] [--scale] [--only NAME]
+ * Usage: deno task bench:dns [--names 500] [--rounds 7] [--seconds 2] [--clients 1] [--scale]
+ *        [--only NAME]
  * `--scale` compares 100, 1,000, 10,000 and 100,000 names instead, and measures how quickly state
  * becomes answers.
  */
@@ -33,6 +34,7 @@ interface Plan {
   readonly names: number;
   readonly rounds: number;
   readonly seconds: number;
+  readonly clients: number;
   readonly peers: Peers;
   readonly only: string | undefined;
 }
@@ -72,7 +74,8 @@ async function measure(plan: Plan): Promise<Map<string, Figures>> {
     jijiDns: `${CHECKOUT}/build/jiji-dns`,
     port: PORT,
   });
-  const load = { dnsperf: plan.peers.dnsperf, queries, seconds: plan.seconds };
+  const { seconds, clients } = plan;
+  const load = { dnsperf: plan.peers.dnsperf, queries, seconds, clients };
   const running: RunningServer[] = [];
   const figures = new Map<string, Figures>();
   for (const contender of wanted(contenders, plan)) {
@@ -148,6 +151,7 @@ if (import.meta.main) {
       names: { type: "string", default: "500" },
       rounds: { type: "string", default: "7" },
       seconds: { type: "string", default: "2" },
+      clients: { type: "string", default: "1" },
       scale: { type: "boolean", default: false },
       only: { type: "string" },
     },
@@ -162,6 +166,7 @@ if (import.meta.main) {
       names,
       rounds: Number(values.rounds),
       seconds: Number(values.seconds),
+      clients: Number(values.clients),
       peers,
       only: values.only,
     };
