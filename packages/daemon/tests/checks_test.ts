@@ -118,6 +118,24 @@ Deno.test("probeContainer(): waits until the check succeeds", async () => {
   ]);
 });
 
+Deno.test("probeContainer(): a first try that hangs leaves time for others", async () => {
+  const limits: number[] = [];
+  const network: CheckNetwork = {
+    httpGet: ({ timeoutMs }) => {
+      limits.push(timeoutMs);
+      if (limits.length > 3) return Promise.resolve(answered(200));
+      return Promise.reject(new Error("no answer in time"));
+    },
+    tcpConnect: () => Promise.resolve(),
+  };
+  const process = new FakeProcess().on("docker inspect", JSON.stringify([inspected(container(1))]));
+  const { clock, report } = probe(process, network, 30_000);
+  await clock.advance(30_000);
+  assert.ok((await report).healthy);
+  const { timeout_ms } = container(1).labels!.health;
+  assert.deepEqual(limits, [1_000, 2_000, 4_000, 8_000].map((ms) => Math.min(ms, timeout_ms)));
+});
+
 Deno.test("probeContainer(): gives up at the deadline with the container's last words", async () => {
   const network: CheckNetwork = {
     httpGet: () => Promise.reject(new Error("Connection refused")),

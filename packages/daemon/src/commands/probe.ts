@@ -16,6 +16,11 @@ export interface ProbeOptions {
   readonly timeoutMs: number;
 }
 
+/**
+ * Limit of the first try; each later one gets twice as long, up to the check's own limit. A try that
+ * hangs because the program was not ready for it must not use up the time of a short gate.
+ */
+const FIRST_TRY_MS = 1_000;
 /** Tries kept in the report. */
 const TRIES_MAX = 10;
 /** Lines of the container's output in the report. */
@@ -37,6 +42,7 @@ export async function probeContainer(name: string, options: ProbeOptions): Promi
   const tries: Try[] = [];
   let answer: HttpAnswer | null = null;
   let pauseMs: number = STARTING_PAUSE_MS.first;
+  let limitMs = FIRST_TRY_MS;
   while (true) {
     const container = await inspect(name, options);
     const atMs = Math.round(clock.monotonicMs() - startMs);
@@ -44,7 +50,9 @@ export async function probeContainer(name: string, options: ProbeOptions): Promi
     const leftMs = timeoutMs - atMs;
     if (!ended && leftMs > 0) {
       const check = container.labels?.health ?? ENGINE_CHECK;
-      const limited = { ...check, timeout_ms: Math.min(check.timeout_ms, Math.max(leftMs, 100)) };
+      const ownMs = Math.min(check.timeout_ms, limitMs, Math.max(leftMs, 100));
+      const limited = { ...check, timeout_ms: ownMs };
+      limitMs *= 2;
       const outcome = await runCheck(container, limited, {
         ...options,
         nowMs: () => clock.nowMs(),
