@@ -33,6 +33,15 @@ export interface DnsServerOptions {
   readonly store?: SocketStore;
 }
 
+const NO_COUNTS: ThreadCounts = {
+  answered: 0,
+  nxdomain: 0,
+  overloaded: 0,
+  foreign: 0,
+  malformed: 0,
+  batches: 0,
+};
+
 /** Every IPv4 address. */
 const EVERYONE: readonly Cidr[] = [{ base: 0, prefix: 0 }];
 
@@ -43,6 +52,7 @@ export class DnsServer {
   /** What UDP threads answer with, and the threads themselves. */
   readonly #table: ZoneTable | undefined;
   readonly #threads = new Set<BatchedUdp>();
+  #ended: ThreadCounts = NO_COUNTS;
   /** What was answered. */
   readonly metrics = new Metrics();
 
@@ -55,51 +65,83 @@ export class DnsServer {
   }
 
   /**
-   * Listens on an address until the signal aborts. An address that the host does not have yet (the
-   * mesh interface is coming up) is tried again until it has.
+   * Listens on an address until the signal aborts, over UDP and TCP, each whether or not the other can
+   * be had. An address that the host does not have yet (the mesh interface is coming up) is tried
+   * again until it has.
    */
   async listen(address: ServerAddress): Promise<void> {
+    const tcp = this.#keep("tcp", {
+      address,
+      serve: (aborted) => this.#serveTcp(address, aborted),
+    });
+    // While TCP clients get a moment to finish, UDP still answers.
+    const udp = this.#keep("udp", {
+      address,
+      serve: (aborted) => this.#serveUdp(address, aborted.then(() => tcp)),
+    });
+    await Promise.all([tcp, udp]);
+  }
+
+  /** Serves until the signal aborts, again after each failure. */
+  async #keep(
+    transport: "udp" | "tcp",
+    o: {
+      readonly address: ServerAddress;
+      readonly serve: (aborted: Promise<void>) => Promise<void>;
+    },
+  ): Promise<void> {
     const { clock, logger, signal } = this.#options;
+    const aborted = Promise.withResolvers<void>();
+    signal.addEventListener("abort", () => aborted.resolve(), { once: true });
     let reported = "";
     while (!signal.aborted) {
       try {
-        await this.#serve(address);
-        return;
+        await o.serve(aborted.promise);
       } catch (error) {
         if (signal.aborted) return;
         const reason = messageOf(error);
-        if (reason !== reported) logger.warn("cannot listen yet", { ...address, reason });
+        if (reason !== reported) {
+          logger.warn("cannot listen yet", { ...o.address, transport, reason });
+        }
         reported = reason;
         await clock.sleep(500, { signal }).catch(() => undefined);
       }
     }
   }
 
-  async #serve(address: ServerAddress): Promise<void> {
-    await using stack = new AsyncDisposableStack();
-    const { clock, logger, signal, store } = this.#options;
-    const batched = this.#openBatches(address);
-    if (batched) stack.defer(() => batched.stop());
-    const udp = batched ?? Deno.listenDatagram({ transport: "udp", ...address });
-    if (!(udp instanceof BatchedUdp)) stack.adopt(udp, closeQuietly);
-    // Stopped first, while UDP still answers: its clients get a moment to finish.
+  async #serveTcp(address: ServerAddress, stopped: Promise<void>): Promise<void> {
+    const { clock, logger, store } = this.#options;
     const tcp = await TcpServer.open({
       ...{ address, clock, logger },
       ...(store ? { store } : {}),
       isClient: (ip) => this.isClient(ip),
       respond: (packet) => this.respond(packet, "tcp"),
     });
-    stack.defer(() => tcp.stop());
-    logger.info("listening", { ...address, udp: batched ? "batched" : "plain" });
-    const aborted = Promise.withResolvers<void>();
-    const close = () => aborted.resolve();
-    signal.addEventListener("abort", close, { once: true });
-    if (signal.aborted) close();
-    const serving = udp instanceof BatchedUdp ? udp.done : this.#serveUdp(udp);
+    logger.info("listening", { ...address, transport: "tcp" });
     try {
-      await Promise.race([serving, tcp.done, aborted.promise]);
+      await Promise.race([tcp.done, stopped]);
     } finally {
-      signal.removeEventListener("abort", close);
+      await tcp.stop();
+    }
+  }
+
+  async #serveUdp(address: ServerAddress, stopped: Promise<void>): Promise<void> {
+    const { logger } = this.#options;
+    const batched = this.#openBatches(address);
+    if (batched) {
+      logger.info("listening", { ...address, transport: "udp", batches: true });
+      try {
+        return await Promise.race([batched.done, stopped]);
+      } finally {
+        await this.#end(batched);
+      }
+    }
+    const socket = Deno.listenDatagram({ transport: "udp", ...address });
+    logger.info("listening", { ...address, transport: "udp", batches: false });
+    try {
+      await Promise.race([this.#serveDatagrams(socket), stopped]);
+    } finally {
+      closeQuietly(socket);
     }
   }
 
@@ -123,18 +165,15 @@ export class DnsServer {
     }
   }
 
-  /** What the UDP threads counted. */
+  async #end(thread: BatchedUdp): Promise<void> {
+    await thread.stop();
+    this.#threads.delete(thread);
+    this.#ended = addCounts(this.#ended, thread);
+  }
+
+  /** What the UDP threads counted, those that have ended as well. */
   get threadCounts(): ThreadCounts {
-    const sum = (counter: keyof ThreadCounts) =>
-      [...this.#threads].reduce((total, thread) => total + thread.counted(counter), 0);
-    return {
-      answered: sum("answered"),
-      nxdomain: sum("nxdomain"),
-      overloaded: sum("overloaded"),
-      foreign: sum("foreign"),
-      malformed: sum("malformed"),
-      batches: sum("batches"),
-    };
+    return [...this.#threads].reduce(addCounts, this.#ended);
   }
 
   /** Whether a client of this address is answered at all. */
@@ -145,7 +184,7 @@ export class DnsServer {
     return address !== undefined && clients.some((cidr) => cidrHas(cidr, address));
   }
 
-  async #serveUdp(socket: Deno.DatagramConn): Promise<void> {
+  async #serveDatagrams(socket: Deno.DatagramConn): Promise<void> {
     while (true) {
       let packet: Uint8Array<ArrayBuffer>;
       let from: Deno.Addr;
@@ -204,6 +243,17 @@ export class DnsServer {
     if (answer.length <= bytesMax) return answer;
     return truncate(query, answer);
   }
+}
+
+function addCounts(sum: ThreadCounts, thread: BatchedUdp): ThreadCounts {
+  return {
+    answered: sum.answered + thread.counted("answered"),
+    nxdomain: sum.nxdomain + thread.counted("nxdomain"),
+    overloaded: sum.overloaded + thread.counted("overloaded"),
+    foreign: sum.foreign + thread.counted("foreign"),
+    malformed: sum.malformed + thread.counted("malformed"),
+    batches: sum.batches + thread.counted("batches"),
+  };
 }
 
 /** An upstream answer that is too large for UDP: its code and question, with TC set. */

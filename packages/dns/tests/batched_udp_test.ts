@@ -10,6 +10,7 @@ import { answeredAddresses, parseMessage } from "../src/dns_message.ts";
 import { TYPE } from "../src/dns_protocol.ts";
 import { DnsServer } from "../src/dns_server.ts";
 import { Forwarder } from "../src/forwarder.ts";
+import type { ThreadCounts } from "../src/metrics.ts";
 import { readTcpMessage, writeTcpMessage } from "../src/tcp_framing.ts";
 import { openLibc } from "../src/udp/libc.ts";
 import { parseListenFds, SocketStore } from "../src/udp/socket_store.ts";
@@ -45,6 +46,7 @@ class Running implements AsyncDisposable {
   readonly at: { readonly hostname: string; readonly port: number };
   readonly #stop = new AbortController();
   readonly #done: Promise<void>;
+  readonly #server: DnsServer;
 
   constructor(
     clients: string,
@@ -70,7 +72,12 @@ class Running implements AsyncDisposable {
       batches: true,
       ...(o.store ? { store: o.store } : {}),
     });
+    this.#server = server;
     this.#done = server.listen(this.at);
+  }
+
+  counts(): ThreadCounts {
+    return this.#server.threadCounts;
   }
 
   async addresses(name: string, timeoutMs = 5_000): Promise<string[]> {
@@ -198,10 +205,11 @@ Deno.test("SocketStore: queries sent between two servers are answered by the sec
     await using first = new Running("127.0.0.0/8", { port, store });
     await first.ready();
   }
-  for (const transport of ["udp", "tcp"]) {
-    const text = new TextDecoder().decode((await manager.receive())[0]);
-    assert.equal(text, `FDSTORE=1\nFDPOLL=0\nFDNAME=${transport}_127.0.0.1_${port}`);
-  }
+  const told = [await manager.receive(), await manager.receive()];
+  const wanted = ["tcp", "udp"].map((one) =>
+    `FDSTORE=1\nFDPOLL=0\nFDNAME=${one}_127.0.0.1_${port}`
+  );
+  assert.deepEqual(told.map(([bytes]) => new TextDecoder().decode(bytes)).sort(), wanted);
   // Nobody serves now; both are taken by the kernel.
   const between = ask(at, { name: "casa-api.jiji", type: TYPE.A }, { timeoutMs: 5_000 });
   using connection = await Deno.connect(at);
@@ -216,6 +224,28 @@ Deno.test("SocketStore: queries sent between two servers are answered by the sec
   }
   manager.close();
   await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("DnsServer.listen(): UDP answers though the TCP port is in use, which is tried again", async () => {
+  const port = freePort();
+  const at = { hostname: "127.0.0.1", port };
+  const taken = Deno.listen(at);
+  await using server = new Running("127.0.0.0/8", { port });
+  await server.ready();
+  taken.close();
+  const up = await waitFor(
+    async () => {
+      try {
+        (await Deno.connect(at)).close();
+        return true;
+      } catch {
+        return undefined;
+      }
+    },
+    { clock: systemClock, timeoutMs: 5_000, everyMs: 20 },
+  );
+  assert.ok(up);
+  assert.ok(server.counts().answered >= 1);
 });
 
 Deno.test("BatchedUdp: whatever changes, the thread's answer is the one of this moment", async () => {
