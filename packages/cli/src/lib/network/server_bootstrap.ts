@@ -1,6 +1,5 @@
 import {
   type Clock,
-  ConnectionError,
   isLinked,
   JijiError,
   managementIp,
