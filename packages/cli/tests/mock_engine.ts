@@ -97,6 +97,7 @@ const RUN_FLAGS = new Set([
   "--name",
   "--network",
   "--ip",
+  "--mac-address",
   "--dns",
   "--dns-search",
   "--dns-option",

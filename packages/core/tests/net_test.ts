@@ -7,6 +7,7 @@ import {
   cidrSize,
   cidrsOverlap,
   isWireguardKey,
+  macOf,
   managementIp,
   normalizeIp,
   normalizePrefix,
@@ -126,4 +127,9 @@ Deno.test("managementIp(): derives from the key alone, in fdcc::/16", async () =
   // SHA-256 of 32 zero octets begins 66687aadf862bd776c8fc18b8e9f.
   assert.equal(await managementIp(key), "fdcc:6668:7aad:f862:bd77:6c8f:c18b:8e9f");
   await assert.rejects(managementIp("x"));
+});
+
+Deno.test("macOf(): one for each address, locally administered, of one receiver", () => {
+  assert.equal(macOf("10.210.1.5"), "02:6a:0a:d2:01:05");
+  assert.notEqual(macOf("10.210.1.5"), macOf("10.210.1.6"));
 });

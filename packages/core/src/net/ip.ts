@@ -128,6 +128,16 @@ export function allocateContainerAddress(block: Cidr, taken: ReadonlySet<string>
   throw new JijiError(`block ${renderCidr(block)} has no container address left`);
 }
 
+/**
+ * Hardware address of whatever has an IPv4 address, locally administered: who has the address next
+ * has the same, so that no neighbour looks for it where the one before was. Source: IEEE 802-2014,
+ * section 8.4 (bit 1 of the first octet).
+ */
+export function macOf(address: string): string {
+  const octets = [0x02, 0x6a, ...renderIpv4(parseIpv4(address) ?? 0).split(".").map(Number)];
+  return octets.map((octet) => octet.toString(16).padStart(2, "0")).join(":");
+}
+
 /** Canonical text of an IPv4 or IPv6 address for comparing, or undefined when it is neither. */
 export const normalizeIp: (text: string) => string | undefined = remembered(readIp);
 

@@ -3,6 +3,7 @@ import {
   CONTAINER_NETWORK,
   type ContainerLabels,
   LABELS,
+  macOf,
   renderContainerLabels,
 } from "@jiji/core";
 import type { EngineName } from "./engine_commands.ts";
@@ -116,13 +117,21 @@ function resourceFlags(spec: ContainerSpec, place: ContainerPlace): string[] {
   ];
 }
 
+/**
+ * Flags that pin a container's address. Podman makes up a hardware address for each container, and
+ * neighbours would send to the former one's for half a minute when an address is given out again;
+ * Docker keeps neighbours right by itself. Source: arp(7), docker-run(1), podman-run(1).
+ */
+export function argvPinned(engine: EngineName, address: string): string[] {
+  return ["--ip", address, ...(engine === "podman" ? ["--mac-address", macOf(address)] : [])];
+}
+
 function networkFlags(spec: ContainerSpec, place: ContainerPlace): string[] {
   if (!isOnJijiNetwork(spec.networkMode)) return ["--network", spec.networkMode];
   return [
     "--network",
     CONTAINER_NETWORK,
-    "--ip",
-    place.jijiLabels.address,
+    ...argvPinned(place.engine, place.jijiLabels.address),
     "--dns",
     place.dnsServer,
     // `api` inside its own project, then `{project}-{service}` of any.

@@ -10,6 +10,7 @@ import {
   SERVER_PATHS,
 } from "@jiji/core";
 import { PROXY_IMAGE } from "../../constants.ts";
+import { argvPinned } from "./container_run.ts";
 import { argvExec, type EngineName } from "./engine_commands.ts";
 
 /** What `kamal-proxy` needs to start on a server. */
@@ -30,8 +31,7 @@ export function argvRunProxy(place: ProxyPlace): Argv {
     PROXY_CONTAINER,
     "--network",
     CONTAINER_NETWORK,
-    "--ip",
-    place.address,
+    ...argvPinned(place.engine, place.address),
     "--dns",
     place.dnsServer,
     "--restart",

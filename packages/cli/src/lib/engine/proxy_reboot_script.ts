@@ -1,3 +1,4 @@
+import { argvPinned } from "./container_run.ts";
 import { CONTAINER_NETWORK, PROXY_CONTAINER, PROXY_VOLUME, PROXY_VOLUME_TARGET } from "@jiji/core";
 import { PROXY_IMAGE } from "../../constants.ts";
 import { renderCommandLine } from "../../utils/ssh/quote.ts";
@@ -26,7 +27,7 @@ export interface ProxyReboot extends ProxyPlace {
 function argvRunStandin(reboot: ProxyReboot): readonly [string, ...string[]] {
   return [
     ...[reboot.engine, "run", "--detach", "--name", PROXY_STANDIN] as const,
-    ...["--network", CONTAINER_NETWORK, "--ip", reboot.standinAddress],
+    ...["--network", CONTAINER_NETWORK, ...argvPinned(reboot.engine, reboot.standinAddress)],
     ...["--dns", reboot.dnsServer, "--restart", "no"],
     ...(reboot.engine === "podman" ? ["--sysctl", "net.ipv4.ip_unprivileged_port_start=0"] : []),
     ...["--volume", `${STANDIN_VOLUME}:${PROXY_VOLUME_TARGET}`],
