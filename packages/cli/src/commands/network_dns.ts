@@ -77,7 +77,9 @@ function showReasons({ output }: CommandContext, reports: ReadonlyMap<string, Dn
   for (const [server, report] of [...reports].sort()) {
     output.line();
     output.line(`as ${server} sees it:`);
-    for (const one of report.names.flatMap((found) => found.containers)) {
+    const containers = report.names.flatMap((found) => found.containers);
+    if (containers.length === 0) output.line("  no container has this name");
+    for (const one of containers) {
       const sign = one.answered ? "+" : "-";
       output.line(`  ${sign} ${one.address}  ${one.server}  ${one.version}  ${one.why}`);
     }

@@ -48,6 +48,7 @@ export function renderNames(report: DnsNames): string {
   const notes = age === undefined ? [] : [age];
   if (report.names.length === 0) return [...notes, "no names yet"].join("\n");
   const lines = report.names.flatMap(({ name, containers }) => {
+    if (containers.length === 0) return [`${name}  no container has this name`];
     const healthy = containers.filter((one) => one.health === "healthy").length;
     const lines = containers.map((one) =>
       `  ${one.answered ? "+" : "-"} ${one.address}  ${one.server}  ${one.version}  ${one.why}`
