@@ -8,7 +8,7 @@ import {
   normalPem,
   readCertificates,
   shippedCertificate,
-} from "../src/lib/services/certificates.ts";
+} from "../src/lib/proxy/certificates.ts";
 import { renderCertificateScript } from "../src/lib/services/file_shipping.ts";
 import { configText, configurationOf } from "./configuration_fixture.ts";
 import { inFolder } from "./local_host.ts";

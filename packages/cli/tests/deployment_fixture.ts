@@ -6,9 +6,9 @@ import {
   ENV_FOLDER,
   type InstanceOutcome,
 } from "../src/lib/services/deployment_orchestrator.ts";
-import { observeHost } from "../src/lib/services/deployment_observation.ts";
-import { planDeployment } from "../src/lib/services/deployment_plan.ts";
-import { desiredService, serviceEnvironment } from "../src/lib/services/desired_services.ts";
+import { observeHost } from "../src/lib/deployment/deployment_observation.ts";
+import { planDeployment } from "../src/lib/deployment/deployment_plan.ts";
+import { desiredService, serviceEnvironment } from "../src/lib/deployment/desired_services.ts";
 import { configurationOf } from "./configuration_fixture.ts";
 import type { MockCluster } from "./mock_server_state.ts";
 import { type KillSwitch, MockSSHManager } from "./mocks.ts";

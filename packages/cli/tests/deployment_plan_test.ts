@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { observeHost } from "../src/lib/services/deployment_observation.ts";
-import { planDeployment } from "../src/lib/services/deployment_plan.ts";
+import { observeHost } from "../src/lib/deployment/deployment_observation.ts";
+import { planDeployment } from "../src/lib/deployment/deployment_plan.ts";
 import { renderPlanSteps, renderPlanSummary } from "../src/lib/output/deployment_plan_text.ts";
 import { deployOnce, type DeployRun, desiredOf } from "./deployment_fixture.ts";
 import { MockCluster } from "./mock_server_state.ts";

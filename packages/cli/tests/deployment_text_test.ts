@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { ConnectionError, parseContainerLabels, SERVER_PATHS } from "@jiji/core";
-import { argvAwait, awaitConvergence } from "../src/lib/services/convergence_barrier.ts";
+import { argvAwait, awaitConvergence } from "../src/lib/deployment/convergence_barrier.ts";
 import {
   renderPlanSteps,
   renderPlanSummary,

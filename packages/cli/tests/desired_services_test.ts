@@ -4,7 +4,7 @@ import {
   desiredService,
   serviceEnvironment,
   type ServiceImage,
-} from "../src/lib/services/desired_services.ts";
+} from "../src/lib/deployment/desired_services.ts";
 import type { DesiredService } from "../src/types/deployment.ts";
 import { configText, configurationOf } from "./configuration_fixture.ts";
 import { inFolder } from "./local_host.ts";

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import type { ProbeReport } from "@jiji/core";
 import { renderProbeReport, wrapText } from "../src/lib/output/probe_report_text.ts";
-import { diagnose, type DiagnosisFacts } from "../src/lib/services/diagnosis.ts";
-import { gateError, UnhealthyContainerError } from "../src/lib/services/health_gate.ts";
+import { diagnose, type DiagnosisFacts } from "../src/lib/health/diagnosis.ts";
+import { gateError, UnhealthyContainerError } from "../src/lib/health/health_gate.ts";
 import { desiredOf } from "./deployment_fixture.ts";
 import { MockCluster } from "./mock_server_state.ts";
 import { MockSSHManager } from "./mocks.ts";

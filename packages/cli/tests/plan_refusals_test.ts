@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { parseAnswers } from "../src/lib/services/image_architectures.ts";
-import { parseMachine, parseSockets } from "../src/lib/services/host_sockets.ts";
+import { parseAnswers } from "../src/lib/refusals/image_architectures.ts";
+import { parseMachine, parseSockets } from "../src/lib/refusals/host_sockets.ts";
 import { parseInspectLines } from "../src/lib/engine/inspect.ts";
 import { parseProxyClaims } from "../src/lib/engine/proxy_commands.ts";
-import { findRefusals, type RefusalInput } from "../src/lib/services/plan_refusals.ts";
+import { findRefusals, type RefusalInput } from "../src/lib/refusals/plan_refusals.ts";
 import type { ObservedHost } from "../src/types/deployment.ts";
 import { desiredOf } from "./deployment_fixture.ts";
 import { MockCluster } from "./mock_server_state.ts";

@@ -10,7 +10,7 @@ import {
   planProxyReboot,
   rebootProxy,
 } from "../src/lib/services/proxy_reboot_service.ts";
-import { observeHost } from "../src/lib/services/deployment_observation.ts";
+import { observeHost } from "../src/lib/deployment/deployment_observation.ts";
 import { deployOnce } from "./deployment_fixture.ts";
 import { MockCluster } from "./mock_server_state.ts";
 import { MockSSHManager } from "./mocks.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { isVouched } from "@jiji/core";
 import { argvDeployRoute } from "../src/lib/engine/proxy_commands.ts";
-import { proxyRoute } from "../src/lib/services/proxy_route.ts";
+import { proxyRoute } from "../src/lib/proxy/proxy_route.ts";
 import { configText, configurationOf } from "./configuration_fixture.ts";
 
 /** The route of `web` with these keys of its proxy, beside another service. */

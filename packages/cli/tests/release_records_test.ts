@@ -5,7 +5,7 @@ import {
   chooseRelease,
   parseReleases,
   type ReleaseRecord,
-} from "../src/lib/services/release_records.ts";
+} from "../src/lib/deployment/release_records.ts";
 import type { DesiredService } from "../src/types/deployment.ts";
 
 function record(version: string, atMs: number): ReleaseRecord {

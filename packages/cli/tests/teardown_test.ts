@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { observeHost } from "../src/lib/services/deployment_observation.ts";
+import { observeHost } from "../src/lib/deployment/deployment_observation.ts";
 import { removeContainers } from "../src/lib/services/service_removal.ts";
 import {
   isNothingToTearDown,

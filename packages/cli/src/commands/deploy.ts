@@ -1,7 +1,7 @@
 import { JijiError, systemProcess } from "@jiji/core";
 import type { ServiceConfiguration } from "../lib/configuration/service.ts";
-import { desiredService, serviceEnvironment } from "../lib/services/desired_services.ts";
-import { readCertificates, type ServiceCertificates } from "../lib/services/certificates.ts";
+import { desiredService, serviceEnvironment } from "../lib/deployment/desired_services.ts";
+import { readCertificates, type ServiceCertificates } from "../lib/proxy/certificates.ts";
 import { ImageShipping } from "../lib/images/image_shipping.ts";
 import {
   cacheFolder,
@@ -13,7 +13,7 @@ import {
   setupCommandContext,
 } from "../utils/command_helpers.ts";
 import { DeployHooks } from "../lib/hooks/deploy_hooks.ts";
-import { observeAll, runDeployment, withLeftBehind } from "../lib/services/deployment_run.ts";
+import { observeAll, runDeployment, withLeftBehind } from "../lib/deployment/deployment_run.ts";
 import { chooseVersion, readGitState } from "../utils/git.ts";
 import { withLock } from "../utils/lock.ts";
 

@@ -1,5 +1,5 @@
 import { JijiError, messageOf, PartialFailureError } from "@jiji/core";
-import { observeAll } from "../lib/services/deployment_run.ts";
+import { observeAll } from "../lib/deployment/deployment_run.ts";
 import { planProxyReboot, rebootProxy } from "../lib/services/proxy_reboot_service.ts";
 import { renderDuration } from "../lib/output/symbols.ts";
 import { auditOrWarn } from "../utils/audit.ts";

@@ -1,5 +1,5 @@
 import { JijiError } from "@jiji/core";
-import { observeAll } from "../lib/services/deployment_run.ts";
+import { observeAll } from "../lib/deployment/deployment_run.ts";
 import { oneContainer, serviceContainers } from "../lib/services/service_targets.ts";
 import { auditOrWarn } from "../utils/audit.ts";
 import { type CommonOptions, type Ports, setupCommandContext } from "../utils/command_helpers.ts";

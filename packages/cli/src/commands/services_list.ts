@@ -1,6 +1,6 @@
 import { messageOf } from "@jiji/core";
 import { renderTable } from "../lib/output/table.ts";
-import { observeHost } from "../lib/services/deployment_observation.ts";
+import { observeHost } from "../lib/deployment/deployment_observation.ts";
 import { type ListedService, listServices } from "../lib/services/service_listing.ts";
 import type { ObservedHost } from "../types/deployment.ts";
 import {

@@ -1,5 +1,5 @@
 import { UsageError } from "@jiji/core";
-import { observeAll } from "../lib/services/deployment_run.ts";
+import { observeAll } from "../lib/deployment/deployment_run.ts";
 import { serviceContainers } from "../lib/services/service_targets.ts";
 import { type LogSource, streamLogs } from "../lib/services/logs_service.ts";
 import { type CommonOptions, type Ports, setupCommandContext } from "../utils/command_helpers.ts";

@@ -2,7 +2,7 @@ import { isOk, messageOf, PartialFailureError, UsageError } from "@jiji/core";
 import { ENGINE_TIMEOUT_MS } from "../constants.ts";
 import { argvListImages, argvRemoveImage } from "../lib/engine/engine_commands.ts";
 import { imageRepository } from "../lib/services/build_service.ts";
-import { observeAll } from "../lib/services/deployment_run.ts";
+import { observeAll } from "../lib/deployment/deployment_run.ts";
 import { parseImages, planPrune, type PrunedImage } from "../lib/services/image_prune_service.ts";
 import { renderTable } from "../lib/output/table.ts";
 import type { ObservedHost } from "../types/deployment.ts";

@@ -1,6 +1,6 @@
 import { isOk, messageOf, PartialFailureError, SERVER_PATHS } from "@jiji/core";
 import { ENGINE_TIMEOUT_MS } from "../constants.ts";
-import { observeAll } from "../lib/services/deployment_run.ts";
+import { observeAll } from "../lib/deployment/deployment_run.ts";
 import { namedVolumes, removeContainers } from "../lib/services/service_removal.ts";
 import { type ServiceContainer, serviceContainers } from "../lib/services/service_targets.ts";
 import type { ObservedHost } from "../types/deployment.ts";

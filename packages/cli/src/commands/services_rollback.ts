@@ -1,11 +1,11 @@
 import { JijiError, Secret, UsageError } from "@jiji/core";
 import type { ServiceConfiguration } from "../lib/configuration/service.ts";
-import { observeAll, runDeployment } from "../lib/services/deployment_run.ts";
+import { observeAll, runDeployment } from "../lib/deployment/deployment_run.ts";
 import {
   chooseRelease,
   readReleases,
   type ReleaseRecord,
-} from "../lib/services/release_records.ts";
+} from "../lib/deployment/release_records.ts";
 import { serviceContainers } from "../lib/services/service_targets.ts";
 import { renderTable } from "../lib/output/table.ts";
 import {

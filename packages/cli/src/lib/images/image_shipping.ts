@@ -7,7 +7,7 @@ import type { RemoteHost } from "../../types/remote_host.ts";
 import { registryHostOf } from "../registry/registry_commands.ts";
 import { loginHere, loginOn, logoutOn } from "../registry/registry_login.ts";
 import { BuildService, imageName } from "../services/build_service.ts";
-import type { ServiceImage } from "../services/desired_services.ts";
+import type { ServiceImage } from "../deployment/desired_services.ts";
 import { ImageStore } from "./image_store.ts";
 import { type RunningRegistry, startImageRegistry } from "./image_registry.ts";
 import { leadPort } from "./stale_forwards.ts";

@@ -1,5 +1,5 @@
 import type { ProbeReport } from "@jiji/core";
-import type { Diagnosis } from "../services/diagnosis.ts";
+import type { Diagnosis } from "../health/diagnosis.ts";
 
 /** Lines are at most this wide, so that they stay whole on the smallest usual terminal. */
 const COLUMNS = 80;

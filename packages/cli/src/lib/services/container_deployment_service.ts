@@ -23,11 +23,11 @@ import {
 } from "../engine/engine_commands.ts";
 import { argvDeployRoute } from "../engine/proxy_commands.ts";
 import { shipCertificates, shipFiles } from "./file_shipping.ts";
-import { gateError } from "./health_gate.ts";
+import { gateError } from "../health/health_gate.ts";
 import { ProxyService, verifyRoute } from "./proxy_service.ts";
-import { releaseArguments, renderRelease } from "./release_records.ts";
-import { runBatch } from "./step_batch.ts";
-import type { ScriptStep } from "./step_script.ts";
+import { releaseArguments, renderRelease } from "../deployment/release_records.ts";
+import { runBatch } from "../deployment/step_batch.ts";
+import type { ScriptStep } from "../deployment/step_script.ts";
 
 /** Where steps are done. */
 export interface StepPlace {

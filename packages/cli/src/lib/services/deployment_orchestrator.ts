@@ -11,7 +11,7 @@ import type {
 import type { RemoteHost } from "../../types/remote_host.ts";
 import type { Emit } from "../output/events.ts";
 import { ContainerDeploymentService, type StepPlace } from "./container_deployment_service.ts";
-import { awaitConvergence } from "./convergence_barrier.ts";
+import { awaitConvergence } from "../deployment/convergence_barrier.ts";
 import { renderStep } from "../output/deployment_plan_text.ts";
 
 /** Folder of environment files while a container starts; on tmpfs. */

@@ -1,7 +1,7 @@
 import { containerName, instanceName, isLeavingName, serviceLabel } from "@jiji/core";
 import type { ObservedHost } from "../../types/deployment.ts";
 import type { ServiceConfiguration } from "../configuration/service.ts";
-import { isOldName } from "./instance_recovery.ts";
+import { isOldName } from "../deployment/instance_recovery.ts";
 
 /** A service on a server, as found or as missing. */
 export interface ListedService {

@@ -18,7 +18,7 @@ import { argvListImages, argvRemoveImage, type EngineName } from "../engine/engi
 import { PROXY_PREVIOUS, PROXY_STANDIN, STANDIN_VOLUME } from "../engine/proxy_reboot_script.ts";
 import { UNIT_PATHS, WIREGUARD_CONF } from "../network/server_files.ts";
 import { registryAuthFolder } from "../registry/registry_commands.ts";
-import { observeHost } from "./deployment_observation.ts";
+import { observeHost } from "../deployment/deployment_observation.ts";
 import { parseImages } from "./image_prune_service.ts";
 import { removeContainers } from "./service_removal.ts";
 import type { TeardownFacts, TeardownPlan } from "./teardown_plan.ts";

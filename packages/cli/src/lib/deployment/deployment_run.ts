@@ -6,10 +6,10 @@ import {
   ENV_FOLDER,
   type InstanceOutcome,
   isIdle,
-} from "./deployment_orchestrator.ts";
+} from "../services/deployment_orchestrator.ts";
 import { planDeployment } from "./deployment_plan.ts";
-import { UnhealthyContainerError } from "./health_gate.ts";
-import { guardPlan } from "./plan_guard.ts";
+import { UnhealthyContainerError } from "../health/health_gate.ts";
+import { guardPlan } from "../refusals/plan_guard.ts";
 import { renderPlanSteps, renderPlanSummary } from "../output/deployment_plan_text.ts";
 import { hasService } from "./service_slots.ts";
 import type { DeploymentPlan, DesiredService, ObservedHost } from "../../types/deployment.ts";

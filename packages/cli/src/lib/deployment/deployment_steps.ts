@@ -14,7 +14,7 @@ import type { DeployStep, DesiredService, ObservedHost } from "../../types/deplo
 import { argvRun, argvRunOnce, isOnJijiNetwork } from "../engine/container_run.ts";
 import type { JudgedSlot, Judgement, PlanOptions } from "./deployment_plan.ts";
 import { renderFingerprint } from "./fingerprints.ts";
-import { byWorth } from "./image_prune_service.ts";
+import { byWorth } from "../services/image_prune_service.ts";
 import { releaseFile } from "./release_records.ts";
 import { addressOf } from "./service_slots.ts";
 

@@ -11,7 +11,7 @@ import type { RemoteHost } from "../../types/remote_host.ts";
 import { mustRunScript } from "../../utils/remote.ts";
 import { INSPECT_FORMAT } from "../engine/engine_commands.ts";
 import { parseInspectLines } from "../engine/inspect.ts";
-import { parseMachine, parseSockets } from "./host_sockets.ts";
+import { parseMachine, parseSockets } from "../refusals/host_sockets.ts";
 import { parseProxyClaims, parseProxyState } from "../engine/proxy_commands.ts";
 
 /**
