@@ -65,10 +65,13 @@ export function parseTally(text: string): Tally {
   return tally;
 }
 
-function denoTest(files: readonly string[], options: { parallel: boolean }): Part["run"] {
+function denoTest(files: readonly string[], options: { jobs?: number } = {}): Part["run"] {
   return async (tally) => {
-    const parallel = options.parallel ? ["--parallel", "--shuffle"] : [];
-    const result = await show([Deno.execPath(), "test", ...FLAGS, ...parallel, ...files]);
+    const { jobs } = options;
+    // Without a number of its own each processor takes a file at a time, in any order.
+    const order = jobs === undefined ? ["--shuffle"] : [];
+    const argv = [Deno.execPath(), "test", ...FLAGS, "--parallel", ...order, ...files] as const;
+    const result = await show(argv, jobs === undefined ? {} : { DENO_JOBS: String(jobs) });
     const counts = parseTally(result.text);
     tally.passed += counts.passed;
     tally.failed += counts.failed;
@@ -92,6 +95,9 @@ async function staticChecks(tally: Tally): Promise<boolean> {
   return ok;
 }
 
+/** Stories told at once, each on a lab of its own: they wait for servers most of the time. */
+const STORY_JOBS = 2;
+
 const QUICK_TESTS = ["packages/core", "packages/cli", "packages/dns", "packages/daemon", "tools"];
 
 async function endToEndFiles(): Promise<string[]> {
@@ -112,9 +118,9 @@ function partsFor(fast: boolean, files: readonly string[]): Part[] {
     const stories = files.filter((file) => file.includes("e2e/"));
     const others = files.filter((file) => !file.includes("e2e/"));
     return [
-      ...(others.length > 0 ? [{ name: "tests", run: denoTest(others, { parallel: true }) }] : []),
+      ...(others.length > 0 ? [{ name: "tests", run: denoTest(others) }] : []),
       ...(stories.length > 0
-        ? [prepare, build, { name: "stories", run: denoTest(stories, { parallel: false }) }]
+        ? [prepare, build, { name: "stories", run: denoTest(stories, { jobs: STORY_JOBS }) }]
         : []),
     ];
   }
@@ -122,7 +128,7 @@ function partsFor(fast: boolean, files: readonly string[]): Part[] {
     { name: "checks", run: staticChecks },
     {
       name: "unit, property, contract, simulation",
-      run: denoTest(QUICK_TESTS, { parallel: true }),
+      run: denoTest(QUICK_TESTS),
     },
   ];
   if (fast) return quick;
@@ -133,7 +139,7 @@ function partsFor(fast: boolean, files: readonly string[]): Part[] {
     build,
     {
       name: "stories on lab servers",
-      run: async (tally) => await denoTest(await endToEndFiles(), { parallel: false })(tally),
+      run: async (tally) => await denoTest(await endToEndFiles(), { jobs: STORY_JOBS })(tally),
     },
     {
       name: "nothing of a lab is left",
