@@ -148,6 +148,9 @@ Deno.test("planCluster(): what contradicts the configuration is refused with the
     clusterCidr: parseCidr("10.0.0.0/8"),
   });
   refuse([joined], [], /runs on docker, builder\.engine says podman/, { engine: "podman" });
+  refuse([joined], [], /s1 answers \*\.jiji, network\.service_domain says internal/, {
+    serviceDomain: "internal",
+  });
   refuse([joined], [row("s1", "10.210.0.0/24", 9)], /s1 was removed from this cluster/);
   const other = { ...row("s1", "10.210.0.0/24"), wireguardPubkey: "another" };
   refuse([server("s1")], [other], /another server of this cluster is already called "s1"/);

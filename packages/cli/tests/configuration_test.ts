@@ -320,6 +320,21 @@ const TOP_PROBLEMS: readonly [name: string, text: string, problem: RegExp][] = [
     /jiji is not/,
   ],
   ["no resolver", configText(undefined, "network: {dns: {forward: {a.b: []}}}\n"), /no resolver/],
+  [
+    "a forwarded part of the own domain",
+    configText(undefined, "network: {service_domain: lan, dns: {forward: {a.lan: [10.0.0.53]}}}\n"),
+    /a\.lan is not a domain that can be forwarded/,
+  ],
+  [
+    "a domain of two words",
+    configText(undefined, "network: {service_domain: a.b}\n"),
+    /a\.b is not a domain for services/,
+  ],
+  [
+    "a domain with a meaning of its own",
+    configText(undefined, "network: {service_domain: local}\n"),
+    /local has a meaning of its own/,
+  ],
   ["jump twice", configText(undefined, "ssh: {proxy: a, proxy_command: '%h %p'}\n"), /exclude/],
   ["ssh options", configText(undefined, "ssh: {options: {}}\n"), /ssh_config file/],
   ["key data", configText(undefined, "ssh: {key_data: [CI_KEY]}\n"), /CI_KEY is not set/],

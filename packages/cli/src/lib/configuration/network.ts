@@ -12,6 +12,7 @@ import {
   keys,
   list,
   mapOf,
+  matching,
   oneOf,
   port,
   problem,
@@ -24,8 +25,11 @@ import {
 /** Networks that no cluster may use. Source: RFC 6890 section 2.2.2 and RFC 1112 section 4. */
 const RESERVED = ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3"];
 
+/** Names that resolvers treat in their own way. Source: RFC 6761 section 6, RFC 6762 section 3. */
+const SPECIAL_DOMAINS = ["arpa", "invalid", "local", "localhost", "onion", "test"];
+
 /** Domains that are split off: labels of letters, digits, hyphens and underscores. */
-const DOMAIN = /^(?!(.*\.)?jiji$)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_]([a-z0-9_-]{0,62}))*$/;
+const DOMAIN = /^[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_]([a-z0-9_-]{0,62}))*$/;
 
 /** Schema of `network.dns`. */
 export const NetworkDnsSchema = keys({
@@ -68,10 +72,23 @@ export const NetworkSchema = keys({
   ),
   block_size: v.optional(wholeNumber("a prefix length", { min: 16, max: 28 }), 24),
   wireguard_port: v.optional(port(), WIREGUARD_PORT),
+  service_domain: v.optional(
+    v.pipe(
+      matching(
+        /^(?=.{1,30}$)[a-z][a-z0-9]*(-[a-z0-9]+)*$/,
+        "a domain for services",
+        "one word in lower case, e.g. jiji or internal",
+      ),
+      v.check(
+        (domain) => !SPECIAL_DOMAINS.includes(domain),
+        (issue) => problem(`${quote(issue.input)} has a meaning of its own`, "e.g. internal"),
+      ),
+    ),
+    "jiji",
+  ),
   dns: v.optional(NetworkDnsSchema, {}),
   corrosion: v.optional(text("the path or URL of a Corrosion binary")),
 }, {
-  service_domain: "the domain is always `jiji`",
   discovery: "discovery is always Corrosion",
 });
 
@@ -79,12 +96,14 @@ type NetworkValues = v.InferOutput<typeof NetworkSchema>;
 
 /** The mesh between the servers. */
 export class NetworkConfiguration extends BaseConfiguration<NetworkValues> {
-  /** Domain of service names; fixed. */
-  readonly serviceDomain = "jiji";
-
   /** @param context with the document that holds `network`. */
   constructor(context: ConfigContext) {
     super(context, ["network"], NetworkSchema);
+  }
+
+  /** Domain of service names, one label. */
+  get serviceDomain(): string {
+    return this.values.service_domain;
   }
 
   /** Whether there is a mesh; always so. */
@@ -143,9 +162,10 @@ export class NetworkConfiguration extends BaseConfiguration<NetworkValues> {
       });
     }
     for (const [domain, resolvers] of Object.entries(values.dns.forward)) {
-      if (!DOMAIN.test(domain)) {
+      const isOurs = `.${domain}`.endsWith(`.${values.service_domain}`);
+      if (isOurs || !DOMAIN.test(domain)) {
         report(["dns", "forward", domain], `${domain} is not a domain that can be forwarded`, {
-          fix: "a domain in lower case other than jiji, e.g. corp.example",
+          fix: `a domain in lower case other than ${values.service_domain}, e.g. corp.example`,
         });
       }
       if (resolvers.length === 0) {

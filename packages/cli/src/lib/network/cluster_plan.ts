@@ -213,6 +213,13 @@ function refuseContradiction(
       { hint: "a cluster keeps its addresses: put the former network.cluster_cidr back" },
     );
   }
+  if (own && own.service_domain !== settings.serviceDomain) {
+    throw new JijiError(
+      `${server.name} answers *.${own.service_domain}, network.service_domain says ` +
+        settings.serviceDomain,
+      { hint: "running containers ask by the former names: put network.service_domain back" },
+    );
+  }
   if (own && own.engine !== settings.engine) {
     throw new JijiError(
       `${server.name} runs on ${own.engine}, builder.engine says ${settings.engine}`,
