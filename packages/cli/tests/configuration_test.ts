@@ -289,7 +289,13 @@ Deno.test("Configuration.validate(): refuses server ports and DNS names that col
   const apart = configText(service("a", "10.0.0.1:80:1") + service("b", "127.0.0.1:80:1/tcp"));
   assert.deepEqual(problemsOf(apart), []);
   const names = configText("  web: {image: a, hosts: [s1]}\n  web-s1: {image: a, hosts: [s1]}\n");
-  assert.match(problemsOf(names).join(), /shop-web-s1\.jiji is the name of web on s1 already/);
+  assert.match(problemsOf(names).join(), /shop-web-s1 is the name of web on s1 already/);
+  const scaled = (scale: number) =>
+    configText(
+      `  web: {image: a, hosts: [s1], scale: ${scale}}\n  web-2: {image: a, hosts: [s2]}\n`,
+    );
+  assert.match(problemsOf(scaled(2)).join(), /shop-web-2 is the name of instance 2 of web already/);
+  assert.deepEqual(problemsOf(scaled(1)), []);
 });
 
 const TOP_PROBLEMS: readonly [name: string, text: string, problem: RegExp][] = [

@@ -1,4 +1,4 @@
-import { serviceLabel } from "@jiji/core/cluster";
+import { instanceName, serviceLabel } from "@jiji/core/cluster";
 import type { ConfigIssue } from "./config_issue.ts";
 import type { ConfigDocument } from "./format/document.ts";
 import type { ServiceConfiguration } from "./service.ts";
@@ -19,16 +19,31 @@ export function crossIssues(input: CrossCheckInput): ConfigIssue[] {
   return [...nameIssues(input), ...routeIssues(input), ...portIssues(input)];
 }
 
-function nameIssues({ project, document, services }: CrossCheckInput): ConfigIssue[] {
-  const found: ConfigIssue[] = [];
-  const instances = new Map(
+/** Names that instances of services have beside the service's own, each with who has it. */
+function instanceNames(services: readonly ServiceConfiguration[]): Map<string, string> {
+  return new Map(
     services.flatMap((service) =>
-      service.hosts.map((host) => [`${service.name}-${host}`, `${service.name} on ${host}`])
+      Array.from({ length: service.scale }, (_, at) => at + 1).flatMap((index) => [
+        ...service.hosts.map((host): [string, string] => {
+          const instance = instanceName(host, index);
+          return [`${service.name}-${instance}`, `${service.name} on ${instance}`];
+        }),
+        // The container of a further instance has a service's name with a number.
+        ...(index === 1
+          ? []
+          : [[`${service.name}-${index}`, `instance ${index} of ${service.name}`] as const]),
+      ])
     ),
   );
+}
+
+function nameIssues({ project, document, services }: CrossCheckInput): ConfigIssue[] {
+  const found: ConfigIssue[] = [];
+  const instances = instanceNames(services);
   for (const service of services) {
     const label = serviceLabel({ project, service: service.name });
-    const longest = Math.max(...service.hosts.map((host) => `${label}-${host}`.length));
+    const hosts = service.hosts.map((host) => instanceName(host, service.scale));
+    const longest = Math.max(...hosts.map((host) => `${label}-${host}`.length));
     const path = ["services", service.name];
     if (longest > LABEL_LENGTH_MAX) {
       found.push(document.issue(path, `its DNS name is ${longest} characters long`, {
@@ -38,8 +53,20 @@ function nameIssues({ project, document, services }: CrossCheckInput): ConfigIss
     }
     const instance = instances.get(service.name);
     if (instance !== undefined) {
-      found.push(document.issue(path, `${label}.jiji is the name of ${instance} already`, {
+      found.push(document.issue(path, `${label} is the name of ${instance} already`, {
         fix: "choose another name",
+        pointer: "key",
+      }));
+    }
+    const doubled = service.hosts.find((host) =>
+      service.hosts.some((other) =>
+        /^-\d+$/.test(host.slice(other.length)) &&
+        host.startsWith(other) && Number(host.slice(other.length + 1)) <= service.scale
+      )
+    );
+    if (doubled !== undefined) {
+      found.push(document.issue([...path, "scale"], `${doubled} is a server and an instance`, {
+        fix: "rename the server, or lower scale",
         pointer: "key",
       }));
     }
