@@ -15,7 +15,7 @@ import {
 import { DeployHooks } from "../lib/hooks/deploy_hooks.ts";
 import { observeAll, runDeployment, withLeftBehind } from "../lib/deployment/deployment_run.ts";
 import { chooseVersion, readGitState } from "../utils/git.ts";
-import { withLock } from "../utils/lock.ts";
+import { NO_LOCK, withLock } from "../utils/lock.ts";
 
 /** Options of `jiji deploy`. */
 export interface DeployOptions extends CommonOptions {
@@ -66,7 +66,7 @@ async function deployConnected(
   output.note("");
   run.hooks.know(context, version);
   await using _lock = options.plan
-    ? noLock()
+    ? NO_LOCK
     : await withLock(context, { reason: "deploy", scope: "project" });
   await run.hooks.run("pre-build");
   await using shipping = new ImageShipping({
@@ -106,10 +106,6 @@ async function deployConnected(
     beforeApply: (hosts) => shipping.connect(hosts),
   });
   await run.hooks.run("post-deploy");
-}
-
-function noLock(): AsyncDisposable {
-  return { [Symbol.asyncDispose]: () => Promise.resolve() };
 }
 
 /** Certificates are judged before anything is built. */

@@ -24,7 +24,7 @@ import {
   setupCommandContext,
 } from "../utils/command_helpers.ts";
 import { confirmOrStop } from "../utils/confirm.ts";
-import { withLock } from "../utils/lock.ts";
+import { NO_LOCK, withLock } from "../utils/lock.ts";
 
 /** Options of `jiji server teardown`. */
 export interface TeardownOptions extends CommonOptions {
@@ -71,7 +71,7 @@ export async function serverTeardown(options: TeardownOptions, ports: Ports): Pr
   await using _project = await withLock(lockOn, { reason: "server teardown", scope: "project" });
   await using _cluster = options.all
     ? await withLock(lockOn, { reason: "server teardown", scope: "cluster" })
-    : { [Symbol.asyncDispose]: () => Promise.resolve() };
+    : NO_LOCK;
   await announce(context, concerned);
   const { failures, left } = await tearDownAll(context, concerned);
   left.forEach((line) => output.warn(line));

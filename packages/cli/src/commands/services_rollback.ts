@@ -16,7 +16,7 @@ import {
   requireAllReachable,
   setupCommandContext,
 } from "../utils/command_helpers.ts";
-import { withLock } from "../utils/lock.ts";
+import { NO_LOCK, withLock } from "../utils/lock.ts";
 
 /** Options of `jiji services rollback` and `restart`. */
 export interface ReleaseOptions extends CommonOptions {
@@ -115,8 +115,6 @@ function checkScale(service: ServiceConfiguration, count: number): void {
     { serving: "nothing was changed" },
   );
 }
-
-const NO_LOCK: AsyncDisposable = { [Symbol.asyncDispose]: () => Promise.resolve() };
 
 const SCOPE = { scope: "services", witnesses: true } as const;
 

@@ -154,6 +154,9 @@ async function takeEverywhere(
   return { held, folder, token };
 }
 
+/** In place of a lock where none is needed, e.g. for a command that only shows what it would do. */
+export const NO_LOCK: AsyncDisposable = { [Symbol.asyncDispose]: () => Promise.resolve() };
+
 /** Who takes locks here: `ana@laptop`. */
 export function lockOwner(): string {
   return `${userInfo().username}@${hostname()}`;

@@ -163,7 +163,7 @@ function planInstance(
     start: startSteps(judgement),
     switch: switchSteps(judgement),
     expect: expectations(judgement),
-    retire: [...retireSteps(judgement), ...finishSteps(judgement, options.nowMs)],
+    retire: [...retireSteps(judgement), ...finishSteps(judgement)],
     undo: undoSteps(judgement),
   };
 }

@@ -214,14 +214,14 @@ export function retireSteps({ service, slots, count, options }: Judgement): Depl
 }
 
 /** Old images go, the release is kept for rollback, and the log says what was done. */
-export function finishSteps(judgement: Judgement, nowMs: number): DeployStep[] {
-  const { service, count } = judgement;
+export function finishSteps(judgement: Judgement): DeployStep[] {
+  const { service, count, options } = judgement;
   const done = count === 0 ? "removed" : "done";
   return [
     ...pruneSteps(judgement),
     ...(count === 0
       ? []
-      : [{ kind: "keepRelease", file: releaseFile(nowMs), bestEffort: true } as const]),
+      : [{ kind: "keepRelease", file: releaseFile(options.nowMs), bestEffort: true } as const]),
     { kind: "writeAudit", message: `${service.service}: ${done}`, bestEffort: true },
   ];
 }

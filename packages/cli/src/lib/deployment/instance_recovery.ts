@@ -49,7 +49,8 @@ export function recoverInstance(
   };
 }
 
-function retire(container: ObservedContainer): DeployStep[] {
+/** Ends and removes a container that an interrupted run left behind. */
+export function retire(container: ObservedContainer): DeployStep[] {
   return [
     { kind: "stopContainer", name: container.name, graceSeconds: GRACE_SECONDS },
     { kind: "removeContainer", name: container.name },

@@ -1,7 +1,7 @@
 import { containerName, isLeavingName, type ServiceKey } from "@jiji/core";
 import type { DeployStep, ObservedHost } from "../../types/deployment.ts";
 import type { ObservedContainer } from "../engine/inspect.ts";
-import { isOldName, recoverInstance } from "./instance_recovery.ts";
+import { recoverInstance, retire } from "./instance_recovery.ts";
 
 /** A place for one container of a service on one server: its name, and what is there. */
 export interface Slot {
@@ -14,9 +14,6 @@ export interface Slot {
   readonly recover: readonly DeployStep[];
   readonly cause: string | undefined;
 }
-
-/** Seconds that a container which an interrupted run left behind gets to finish. */
-const GRACE_SECONDS = 10;
 
 /**
  * Slots of a service on a server: those that are wanted, then those in which a container of the
@@ -50,10 +47,7 @@ function findSlot(key: ServiceKey, index: number, host: ObservedHost): Slot {
     name,
     current: recovery.current,
     recover: [
-      ...leaving.flatMap((container): DeployStep[] => [
-        { kind: "stopContainer", name: container.name, graceSeconds: GRACE_SECONDS },
-        { kind: "removeContainer", name: container.name },
-      ]),
+      ...leaving.flatMap(retire),
       ...recovery.steps,
     ],
     cause: recovery.cause ?? (leaving.length > 0 ? "finishes an interrupted deploy" : undefined),
@@ -64,7 +58,7 @@ function findSlot(key: ServiceKey, index: number, host: ObservedHost): Slot {
 export function hasService(key: ServiceKey, host: ObservedHost): boolean {
   return host.containers.some(({ labels, name }) =>
     labels?.project === key.project && labels.service === key.service &&
-    (slotIndex(key, name) > 0 || isOldName(name, containerName(key)))
+    slotIndex(key, name) > 0
   );
 }
 

@@ -92,7 +92,7 @@ export class DeploymentOrchestrator {
         finished: new Set<DeployStep>(),
       }));
       if (!failed) await this.#deployService(service, runs);
-      outcomes.push(...runs.map((run) => outcomeOf(run, { service, tried: !failed })));
+      outcomes.push(...runs.map((run) => outcomeOf(run, { tried: !failed })));
       failed ||= runs.some((run) => run.error !== undefined);
     }
     return outcomes;
@@ -103,8 +103,8 @@ export class DeploymentOrchestrator {
     const keep = this.#options.onFailure === "keep";
     const going = () => changing.filter((run) => run.error === undefined);
     for (const [number, wave] of this.#waves(changing).entries()) {
-      if (number > 0) await this.#watchCanary(service, going().filter((run) => run.switched));
-      const stop = await this.#bringUp(service, wave, changing);
+      if (number > 0) await this.#watchCanary(going().filter((run) => run.switched));
+      const stop = await this.#bringUp(wave, changing);
       const failed = changing.some((run) => run.error !== undefined);
       // Whatever the policy, nothing goes further than a canary that failed.
       if (stop || (failed && number === 0 && wave.length < changing.length)) break;
@@ -118,7 +118,7 @@ export class DeploymentOrchestrator {
     if (done.length === 0) return;
     await this.#barrier(done, service);
     await this.#parallel(done, async (run) => {
-      await this.#phase(run, service, "retire");
+      await this.#phase(run, "retire");
       this.#done(run);
     });
   }
@@ -132,14 +132,13 @@ export class DeploymentOrchestrator {
 
   /** Brings a wave as far as its switch; whether the deploy of the service must stop there. */
   async #bringUp(
-    service: DesiredService,
     wave: readonly Run[],
     all: readonly Run[],
   ): Promise<boolean> {
     const keep = this.#options.onFailure === "keep";
     const going = () => wave.filter((run) => run.error === undefined);
     for (const phase of ["recover", "prepare", "release", "start", "switch"] as const) {
-      await this.#parallel(going(), (run) => this.#phase(run, service, phase));
+      await this.#parallel(going(), (run) => this.#phase(run, phase));
       const failed = all.filter((run) => run.error !== undefined && !run.undone);
       await this.#parallel(failed, (run) => this.#undo(run), { quiet: true });
       if (failed.length > 0 && (!keep || phase === "release")) return true;
@@ -151,7 +150,7 @@ export class DeploymentOrchestrator {
    * Looks once more after the wait: a canary that is unhealthy by then, or that has been started
    * again, has failed.
    */
-  async #watchCanary(service: DesiredService, runs: readonly Run[]): Promise<void> {
+  async #watchCanary(runs: readonly Run[]): Promise<void> {
     const { clock, emit, canary, signal } = this.#options;
     if (runs.length === 0) return;
     const seconds = Math.round(canary.waitMs / 1000);
@@ -162,7 +161,7 @@ export class DeploymentOrchestrator {
     await this.#parallel(runs, async (run) => {
       await clock.sleep(canary.waitMs, { signal });
       const gates = run.plan.start.filter((step) => step.kind === "healthGate");
-      await this.#apply(run, service, { steps: gates, signal });
+      await this.#apply(run, { steps: gates, signal });
     });
     const failed = runs.filter((run) => run.error !== undefined);
     await this.#parallel(failed, (run) => this.#undo(run), { quiet: true });
@@ -199,7 +198,6 @@ export class DeploymentOrchestrator {
 
   async #phase(
     run: Run,
-    service: DesiredService,
     phase: "recover" | "prepare" | "release" | "start" | "switch" | "retire",
   ): Promise<void> {
     const steps = run.plan[phase];
@@ -212,7 +210,7 @@ export class DeploymentOrchestrator {
       run.switched = true;
     }
     if (steps.length === 0) return;
-    await this.#apply(run, service, {
+    await this.#apply(run, {
       steps,
       signal: isLate ? UNINTERRUPTED : this.#options.signal,
     });
@@ -220,7 +218,6 @@ export class DeploymentOrchestrator {
 
   async #apply(
     run: Run,
-    service: DesiredService,
     work: { readonly steps: readonly DeployStep[]; readonly signal: AbortSignal },
   ): Promise<void> {
     const { clock, emit, hosts, observed, environments, audit } = this.#options;
@@ -230,7 +227,7 @@ export class DeploymentOrchestrator {
       await new ContainerDeploymentService({
         host: hosts.get(run.plan.host)!,
         config: observed.get(run.plan.host)!.config,
-        service,
+        service: run.service,
         environment: environments.get(run.plan.service) ?? new Map(),
         audit,
         nowMs: clock.nowMs(),
@@ -272,7 +269,7 @@ export class DeploymentOrchestrator {
     while (rest.length > 0) {
       const done = run.finished.size;
       try {
-        await this.#apply(run, run.service, { steps: rest, signal });
+        await this.#apply(run, { steps: rest, signal });
         return;
       } catch (error) {
         // The other steps are still worth doing; the next deploy finds what is left by its labels.
@@ -344,11 +341,11 @@ export function isIdle(plan: InstancePlan): boolean {
 
 function outcomeOf(
   run: Run,
-  facts: { readonly service: DesiredService; readonly tried: boolean },
+  facts: { readonly tried: boolean },
 ): InstanceOutcome {
   const { plan } = run;
   const base = { service: plan.service, host: plan.host, error: run.error };
-  const version = plan.action === "remove" ? undefined : facts.service.version;
+  const version = plan.action === "remove" ? undefined : run.service.version;
   if (isIdle(plan)) return { ...base, result: "as is", serving: plan.before };
   if (!facts.tried) return { ...base, result: "not tried", serving: plan.before };
   if (run.error !== undefined) {
