@@ -37,6 +37,7 @@ class Followed implements AsyncDisposable {
   readonly rows = new Map<string, ServerRow>();
   readonly logger = new RecordingLogger();
   fills = 0;
+  refused: ReadonlyMap<string, string> = new Map();
   readonly #stop = new AbortController();
   readonly #done: Promise<void>;
 
@@ -53,6 +54,9 @@ class Followed implements AsyncDisposable {
         },
         onRow: (id, row) => rows.set(id, row),
         onGone: (id) => rows.delete(id),
+        onRefused: (refused) => {
+          this.refused = refused;
+        },
       },
       subscribe: (statement, options) => subscribe(fake.address, statement, options),
       api: corrosionHttpApi(fake.address),
@@ -162,4 +166,29 @@ Deno.test("followTable(): a malformed update keeps the last good row and says so
   await api.execute([["UPDATE servers SET wireguard_pubkey = '; rm -rf /' WHERE id = 'one'", []]]);
   await followed.until(() => followed.logger.lines.some((line) => line.message === "row skipped"));
   assert.equal(followed.rows.get("one")?.wireguardPubkey, server("one").wireguardPubkey);
+});
+
+Deno.test("followTable(): rows that do not parse are counted, logged once, and forgotten when mended", async () => {
+  await using fake = new FakeCorrosion();
+  const api = corrosionHttpApi(fake.address);
+  const hostile = `x'; rm -rf / ${"\n"}${"-".repeat(500)}`;
+  await api.execute([
+    upsertServer(server("one")),
+    upsertServer(server("two")),
+    ["UPDATE servers SET subnet = '../../etc' WHERE id = 'two'", []],
+    ["INSERT INTO servers (id, hostname) VALUES (?, ?)", [hostile, "h".repeat(1_000_000)]],
+  ]);
+  await using followed = new Followed(fake);
+  await followed.until(() => followed.refused.size === 2);
+  assert.deepEqual([...followed.rows.keys()], ["one"]);
+  assert.ok(
+    [...followed.refused].every(([key, reason]) => key.length <= 80 && reason.length < 300),
+  );
+  await api.execute([["UPDATE servers SET last_seen = 7 WHERE id = 'two'", []]]);
+  await api.execute([["UPDATE servers SET last_seen = 9 WHERE id = 'one'", []]]);
+  await followed.until(() => followed.rows.get("one")?.lastSeenMs === 9);
+  const told = followed.logger.lines.filter((line) => line.message === "row skipped");
+  assert.equal(told.length, 2);
+  await api.execute([upsertServer(server("two")), ["DELETE FROM servers WHERE id = ?", [hostile]]]);
+  await followed.until(() => followed.rows.has("two") && followed.refused.size === 0);
 });

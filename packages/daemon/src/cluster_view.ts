@@ -25,6 +25,14 @@ export interface ClusterViewOptions {
   readonly onContainers: () => void;
 }
 
+/** When a server's heartbeat was last seen to move. */
+export interface HeardHeartbeat {
+  /** Monotonic, milliseconds. */
+  readonly atMs: number;
+  /** The server's clock less ours in that moment, milliseconds; its way here is part of it. */
+  readonly clockAheadMs: number;
+}
+
 /** Rows of both tables. */
 export class ClusterView {
   /** Servers by id, tombstones included. */
@@ -33,6 +41,13 @@ export class ClusterView {
   readonly containers = new Map<string, ContainerRow>();
   /** Whether each table has been read whole. Before that, absence says nothing at all. */
   readonly filled = { servers: false, containers: false };
+  /** Rows that do not parse, by table: the reason by key. */
+  readonly refused: {
+    servers: ReadonlyMap<string, string>;
+    containers: ReadonlyMap<string, string>;
+  } = { servers: new Map(), containers: new Map() };
+  /** Heartbeats that moved since this daemon follows the table, by server. */
+  readonly heard = new Map<string, HeardHeartbeat>();
 
   /** Follows both tables until the signal aborts. */
   async follow(options: ClusterViewOptions): Promise<void> {
@@ -49,13 +64,19 @@ export class ClusterView {
             onServers();
           },
           onRow: (id, row) => {
-            const changed = factsOf(this.servers.get(id)) !== factsOf(row);
+            const before = this.servers.get(id);
+            const changed = factsOf(before) !== factsOf(row);
             this.servers.set(id, row);
+            if (before?.lastSeenMs !== row.lastSeenMs) this.#hear(row, ports.clock);
             if (changed) onServers();
           },
           onGone: (id) => {
             this.servers.delete(id);
+            this.heard.delete(id);
             onServers();
+          },
+          onRefused: (refused) => {
+            this.refused.servers = refused;
           },
         },
       }),
@@ -77,9 +98,17 @@ export class ClusterView {
             this.containers.delete(id);
             onContainers();
           },
+          onRefused: (refused) => {
+            this.refused.containers = refused;
+          },
         },
       }),
     ]);
+  }
+
+  #hear(row: ServerRow, clock: Clock): void {
+    const clockAheadMs = row.lastSeenMs - clock.nowMs();
+    this.heard.set(row.id, { atMs: clock.monotonicMs(), clockAheadMs });
   }
 }
 

@@ -21,6 +21,8 @@ export interface TableSink<T> {
   onRow(key: string, row: T): void;
   /** One row was deleted. */
   onGone(key: string): void;
+  /** The rows that do not parse now: the reason by key, keys and reasons cut to a few words. */
+  onRefused?(refused: ReadonlyMap<string, string>): void;
 }
 
 /** Ports and limits of {@link followTable}. */
@@ -47,6 +49,15 @@ const RECONNECT = { firstMs: 250, maxMs: 10_000, jitterMs: 250 } as const;
  */
 export const IDLE_CHECK_MS: number = 60_000;
 
+/** So many rows that do not parse are told one by one; all are counted. */
+const REFUSED_LOGGED_MAX = 100;
+
+/** Keys of rows that do not parse are cut to this, characters: anyone may have written them. */
+const REFUSED_KEY_MAX = 80;
+
+/** Rows whose text is longer are remembered by a digest of it, characters. */
+const RAW_TEXT_MAX = 4_096;
+
 /** The first comparison after a resume comes sooner: a position Corrosion lost is met by silence. */
 const RESUMED_CHECK_MS = 3_000;
 
@@ -58,8 +69,8 @@ interface Position {
 /**
  * Keeps a sink equal to a table of the local Corrosion until the signal aborts: subscribes, resumes
  * by change id after a cut, and starts over from all rows after a gap, a refusal, or when Corrosion
- * answers with another query. Rows that do not parse are skipped and logged; a bad update keeps the
- * last good row.
+ * answers with another query. Rows that do not parse are skipped, told to the sink and logged once
+ * per key and reason; a bad update keeps the last good row.
  */
 export async function followTable<T>(options: FollowOptions<T>): Promise<void> {
   const follower = new Follower(options);
@@ -85,6 +96,8 @@ class Follower<T> {
   readonly #rows = new Map<string, T>();
   /** Raw cells by key as JSON, to compare with a query. */
   #raw = new Map<string, string>();
+  /** Reasons of rows that do not parse, by key. */
+  readonly #refused = new Map<string, string>();
   #position: Position | undefined;
   #filling: Map<string, readonly unknown[]> | undefined;
 
@@ -179,18 +192,22 @@ class Follower<T> {
     const before = new Map(this.#rows);
     this.#rows.clear();
     this.#raw = new Map();
+    for (const key of this.#refused.keys()) if (!all.has(key)) this.#refused.delete(key);
     for (const [key, cells] of all) {
-      const row = this.#parse(cells) ?? before.get(key);
-      this.#raw.set(key, JSON.stringify(cells));
+      const row = this.#parse(key, cells) ?? before.get(key);
+      this.#raw.set(key, digestOf(cells));
       if (row !== undefined) this.#rows.set(key, row);
     }
     this.#options.sink.onRows(this.#rows);
+    this.#tellRefused();
   }
 
   #put(cells: readonly unknown[]): void {
     const key = String(cells[0]);
-    const row = this.#parse(cells);
-    this.#raw.set(key, JSON.stringify(cells));
+    const wasRefused = this.#refused.get(key);
+    const row = this.#parse(key, cells);
+    this.#raw.set(key, digestOf(cells));
+    if (wasRefused !== this.#refused.get(key)) this.#tellRefused();
     if (row === undefined) return;
     this.#rows.set(key, row);
     this.#options.sink.onRow(key, row);
@@ -198,16 +215,30 @@ class Follower<T> {
 
   #remove(key: string): void {
     this.#raw.delete(key);
+    if (this.#refused.delete(key)) this.#tellRefused();
     if (this.#rows.delete(key)) this.#options.sink.onGone(key);
   }
 
-  #parse(cells: readonly unknown[]): T | undefined {
+  #parse(key: string, cells: readonly unknown[]): T | undefined {
     const row = this.#options.parse(cells);
-    if (isRefused(row)) {
-      this.#options.logger.warn("row skipped", { reason: row.refused });
-      return undefined;
+    if (!isRefused(row)) {
+      this.#refused.delete(key);
+      return row;
     }
-    return row;
+    const reason = row.refused;
+    if (this.#refused.get(key) !== reason && this.#refused.size < REFUSED_LOGGED_MAX) {
+      const shown = key.slice(0, REFUSED_KEY_MAX);
+      this.#options.logger.warn("row skipped", { key: shown, reason });
+    }
+    this.#refused.set(key, reason);
+    return undefined;
+  }
+
+  #tellRefused(): void {
+    const cut = [...this.#refused].map(([key, reason]) =>
+      [key.slice(0, REFUSED_KEY_MAX), reason] as const
+    );
+    this.#options.sink.onRefused?.(new Map(cut));
   }
 
   /** @throws {GapError} when a plain query shows other rows than the stream did. */
@@ -215,12 +246,21 @@ class Follower<T> {
     const seen = this.#raw;
     const rows = await this.#options.api.query(this.#options.statement);
     const same = rows.length === seen.size &&
-      rows.every((cells) => seen.get(String(cells[0])) === JSON.stringify(cells));
+      rows.every((cells) => seen.get(String(cells[0])) === digestOf(cells));
     if (same) return;
     // A change may still be on its way through the stream: starting over is cheap and always right.
     this.#position = undefined;
     throw new GapError("the stream and the table differ");
   }
+}
+
+/** Text of a row to compare it by; that of a huge one is not kept. */
+function digestOf(cells: readonly unknown[]): string {
+  const text = JSON.stringify(cells);
+  if (text.length <= RAW_TEXT_MAX) return text;
+  let hash = 0;
+  for (let at = 0; at < text.length; at++) hash = (Math.imul(hash, 31) + text.charCodeAt(at)) | 0;
+  return `${text.length} ${hash} ${text.slice(0, 200)}`;
 }
 
 /** The position is of no use any more; the next connection reads all rows. */
