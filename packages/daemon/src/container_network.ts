@@ -4,6 +4,8 @@ import {
   CONTAINER_BRIDGE,
   CONTAINER_NETWORK,
   MESH_INTERFACE,
+  NEWS_PORT,
+  PROBE_PORT,
   type ServerConfig,
 } from "@jiji/core/cluster";
 import { normalizePrefix, parseCidr, serverAddress } from "@jiji/core/net";
@@ -138,7 +140,11 @@ export interface FirewallRule {
   readonly beforeMasquerade: boolean;
 }
 
-/** Rules this server needs: mesh and bridge may talk, and keep their addresses when they do. */
+/**
+ * Rules this server needs: mesh and bridge may talk, and keep their addresses when they do. Daemons
+ * are spoken to by daemons only: a container on this server could put another server's address on
+ * its packets, which over the mesh WireGuard does not let pass.
+ */
 export function firewallRules(
   engine: Engine,
   config: Pick<ServerConfig, "cluster_cidr">,
@@ -147,6 +153,15 @@ export function firewallRules(
   const cidr = config.cluster_cidr;
   const ways = [[MESH_INTERFACE, CONTAINER_BRIDGE], [CONTAINER_BRIDGE, MESH_INTERFACE]] as const;
   return [
+    {
+      table: "filter",
+      chain: "INPUT",
+      match: [
+        ...["-i", CONTAINER_BRIDGE, "-p", "udp", "-m", "udp"],
+        ...["--dport", `${PROBE_PORT}:${NEWS_PORT}`, "-j", "DROP"],
+      ],
+      beforeMasquerade: false,
+    },
     ...ways.map(([from, to]): FirewallRule => ({
       table: "filter",
       chain,

@@ -1,7 +1,9 @@
 /** Ordinary facts for tests; each test changes what it is about. */
 import type { ContainerLabels, PeerSeed, ServerConfig } from "@jiji/core/cluster";
 import type { CorrosionApi, ServerRow } from "@jiji/core/corrosion";
-import type { Files } from "../src/daemon_context.ts";
+import { FakeProcess, RecordingLogger, SimClock } from "@jiji/core/testing";
+import { ClusterView } from "../src/cluster_view.ts";
+import type { DaemonContext, Files } from "../src/daemon_context.ts";
 import type { ObservedContainer } from "../src/engine/containers.ts";
 
 /** A well-formed WireGuard key, another for each index. */
@@ -21,6 +23,7 @@ export function serverRow(index: number, facts: Partial<ServerRow> = {}): Server
     managementIp: `fdcc::${index.toString(16)}`,
     endpoints: [`203.0.113.${10 + index}:31820`],
     lastSeenMs: 1,
+    doc: {},
     removedAtMs: null,
     ...facts,
   };
@@ -133,4 +136,31 @@ export function inspected(one: ReturnType<typeof container>, labels: Record<stri
     },
     NetworkSettings: { Networks: { "jiji-net": { IPAddress: one.ip } } },
   };
+}
+
+/** What a duty works with, on fakes. */
+export function setUp(facts: Partial<DaemonContext> = {}) {
+  const process = new FakeProcess();
+  const files = new FakeFiles();
+  const clock = new SimClock(1_000_000);
+  const logger = new RecordingLogger();
+  const context: DaemonContext = {
+    config: serverConfig(1),
+    clock,
+    process,
+    files,
+    api: NO_API,
+    view: new ClusterView(),
+    logger,
+    facts: {
+      peers: [],
+      containers: undefined,
+      health: new Map(),
+      silent: new Set(),
+      standsDown: false,
+    },
+    wake: () => undefined,
+    ...facts,
+  };
+  return { process, files, clock, logger, context };
 }

@@ -47,7 +47,7 @@ Deno.test("parseNetwork(): anything else is no network", () => {
   for (const text of ["", "[]", "{}", "[1]", "null"]) assert.equal(parseNetwork(text), undefined);
 });
 
-const FILTER = "-P FORWARD DROP\n-N DOCKER-USER\n-A DOCKER-USER -j RETURN\n";
+const FILTER = "-P INPUT ACCEPT\n-P FORWARD DROP\n-N DOCKER-USER\n-A DOCKER-USER -j RETURN\n";
 const NAT = "-P POSTROUTING ACCEPT\n";
 
 Deno.test("planFirewall(): puts in what is missing", () => {
@@ -56,6 +56,7 @@ Deno.test("planFirewall(): puts in what is missing", () => {
     nat: NAT,
   });
   assert.deepEqual(steps.map((step) => argvFirewallStep(step).join(" ")), [
+    "iptables -w 5 -t filter -I INPUT 1 -i jiji-br0 -p udp -m udp --dport 31281:31282 -j DROP",
     "iptables -w 5 -t filter -I DOCKER-USER 1 -s 10.210.0.0/16 -d 10.210.0.0/16 -i jiji0 " +
     "-o jiji-br0 -j ACCEPT",
     "iptables -w 5 -t filter -I DOCKER-USER 1 -s 10.210.0.0/16 -d 10.210.0.0/16 -i jiji-br0 " +

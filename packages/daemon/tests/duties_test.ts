@@ -1,41 +1,13 @@
 import assert from "node:assert/strict";
 import { PROXY_VOLUME } from "@jiji/core/cluster";
 import { corrosionHttpApi } from "@jiji/core/corrosion";
-import { FakeCorrosion, FakeProcess, RecordingLogger, SimClock } from "@jiji/core/testing";
-import { ClusterView } from "../src/cluster_view.ts";
+import { FakeCorrosion, type FakeProcess } from "@jiji/core/testing";
 import { initialHealth } from "../src/container_health.ts";
-import type { DaemonContext } from "../src/daemon_context.ts";
 import type { CheckNetwork } from "../src/duties/checks.ts";
 import { ContainersDuty, HealthDuty, RegistryDuty } from "../src/duties/containers.ts";
 import { NetworkDuty } from "../src/duties/network.ts";
 import { ProxyDuty } from "../src/duties/proxy.ts";
-import { container, FakeFiles, inspected, NO_API, serverConfig } from "./builders.ts";
-
-function setUp(facts: Partial<DaemonContext> = {}) {
-  const process = new FakeProcess();
-  const files = new FakeFiles();
-  const clock = new SimClock(1_000_000);
-  const logger = new RecordingLogger();
-  const context: DaemonContext = {
-    config: serverConfig(1),
-    clock,
-    process,
-    files,
-    api: NO_API,
-    view: new ClusterView(),
-    logger,
-    facts: {
-      peers: [],
-      containers: undefined,
-      health: new Map(),
-      silent: new Set(),
-      standsDown: false,
-    },
-    wake: () => undefined,
-    ...facts,
-  };
-  return { process, files, clock, logger, context };
-}
+import { container, inspected, serverConfig, setUp } from "./builders.ts";
 
 const SIGNAL = new AbortController().signal;
 

@@ -3,7 +3,8 @@
  * the set of silent servers go in, containers to answer with come out.
  */
 import { dnsLabels, newestPerInstance, serviceLabel } from "@jiji/core/cluster";
-import type { ContainerRow, ServerRow } from "@jiji/core/corrosion";
+import type { ContainerNews, ContainerRow, ServerRow } from "@jiji/core/corrosion";
+import { isSameRow, NewsHold } from "./news_hold.ts";
 import { RowIndex } from "./row_index.ts";
 import { TextPool } from "./text_pool.ts";
 
@@ -47,6 +48,7 @@ export class DnsCache {
   readonly #knownSince = new Map<string, number>();
   /** Containers without a row that are still answered, and since when, ms. */
   readonly #held = new Map<string, number>();
+  readonly #news = new NewsHold();
   #silent: ReadonlySet<string> = NO_SERVERS;
   #filled = { servers: false, containers: false };
   /**
@@ -64,17 +66,36 @@ export class DnsCache {
     const changed = new Set<string>();
     for (const row of rows) {
       missing.delete(row.id);
-      this.#put(row, changed);
+      if (this.#news.admits(row)) this.#put(row, changed);
     }
-    for (const id of missing) if (!this.#held.has(id)) this.#held.set(id, nowMs);
+    for (const id of missing) {
+      if (!this.#held.has(id) && !this.#news.has(id)) this.#held.set(id, nowMs);
+    }
     this.#filled.containers = true;
     this.onChange(changed);
   }
 
   /** A container is new or has changed. */
   putContainer(row: ContainerRow): void {
+    if (!this.#news.admits(row)) return;
     const changed = new Set<string>();
     this.#put(row, changed);
+    if (changed.size > 0) this.onChange(changed);
+  }
+
+  /** What a daemon told ahead of Corrosion; it holds against older rows for {@link NEWS_HOLD_MS}. */
+  takeNews(news: Pick<ContainerNews, "rows" | "gone">, nowMs: number): void {
+    const changed = new Set<string>();
+    for (const row of news.rows) {
+      this.#news.tell(row.id, { told: row, late: this.#containers.get(row.id), nowMs });
+      this.#put(row, changed);
+    }
+    for (const id of news.gone) {
+      const late = this.#containers.get(id);
+      if (!late && !this.#news.has(id)) continue;
+      this.#news.tell(id, { told: null, late, nowMs });
+      this.#remove(id, changed);
+    }
     if (changed.size > 0) this.onChange(changed);
   }
 
@@ -85,6 +106,7 @@ export class DnsCache {
    * @returns how many are still held.
    */
   sweep(nowMs: number): number {
+    this.#endNews(nowMs);
     for (const [id, sinceMs] of this.#held) {
       const heldMs = nowMs - sinceMs;
       const knownMs = nowMs -
@@ -95,8 +117,17 @@ export class DnsCache {
     return this.#held.size;
   }
 
+  /** News that Corrosion has not confirmed in time give way to what it says. */
+  #endNews(nowMs: number): void {
+    for (const [id, { told, late }] of this.#news.expire(nowMs)) {
+      if (late) this.putContainer(late);
+      else if (told) this.#held.set(id, nowMs);
+    }
+  }
+
   /** A container is gone. */
   removeContainer(id: string): void {
+    this.#news.forget(id);
     const changed = new Set<string>();
     this.#remove(id, changed);
     if (changed.size > 0) this.onChange(changed);
@@ -229,7 +260,7 @@ export class DnsCache {
 
   #put(row: ContainerRow, changed: Set<string>): void {
     const old = this.#containers.get(row.id);
-    if (old && isSame(old, row)) {
+    if (old && isSameRow(old, row)) {
       // What was held has its row again; its answers stay as they are.
       this.#held.delete(row.id);
       return;
@@ -315,12 +346,4 @@ function keysOf(row: ContainerRow): readonly string[] {
 
 function byId(a: ContainerRow, b: ContainerRow): number {
   return a.id < b.id ? -1 : a.id > b.id ? 1 : 0;
-}
-
-function isSame(a: ContainerRow, b: ContainerRow): boolean {
-  return a.startedAtMs === b.startedAtMs && a.health === b.health && a.ip === b.ip &&
-    a.version === b.version && a.project === b.project && a.service === b.service &&
-    a.serverId === b.serverId && a.instance === b.instance && a.name === b.name &&
-    a.unhealthySinceMs === b.unhealthySinceMs && a.ports.length === b.ports.length &&
-    a.ports.every((port, index) => port === b.ports[index]);
 }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import type { ContainerRow, ServerRow } from "@jiji/core/corrosion";
+import { type ContainerRow, NEWS_HOLD_MS, type ServerRow } from "@jiji/core/corrosion";
 import { DnsCache, HELD_MAX_MS, HELD_MIN_MS, REFILL_MS } from "../src/dns_cache.ts";
 
 let counter = 0;
@@ -34,6 +34,7 @@ function server(id: string, removedAtMs: number | null = null): ServerRow {
     managementIp: "",
     endpoints: [],
     lastSeenMs: 0,
+    doc: {},
     removedAtMs,
   };
 }
@@ -207,4 +208,46 @@ Deno.test("DnsCache.sweep(): nothing is answered for ever without a row", () => 
   cache.replaceContainers([], 0);
   assert.equal(cache.sweep(HELD_MAX_MS - 1), 1);
   assert.equal(cache.sweep(HELD_MAX_MS), 0);
+});
+
+Deno.test("DnsCache.takeNews(): news answer at once, and older rows do not take them back", () => {
+  const old = container({ name: "casa-api_old_1" });
+  const fresh = container();
+  const cache = filled(old);
+  cache.takeNews({ rows: [fresh], gone: [] }, 0);
+  assert.deepEqual(ips(cache), [fresh.ip]);
+  cache.putContainer({ ...fresh, health: "starting" });
+  assert.deepEqual(ips(cache), [fresh.ip], "a row from before the news");
+  cache.putContainer(fresh);
+  cache.putContainer({ ...fresh, health: "unhealthy", unhealthySinceMs: 5 });
+  assert.deepEqual(ips(cache), [old.ip], "a row from after them");
+});
+
+Deno.test("DnsCache.takeNews(): what is gone does not come back with a late row", () => {
+  const [one, two] = [container({ instance: "one" }), container({ instance: "two" })];
+  const cache = filled(one, two);
+  cache.takeNews({ rows: [], gone: [one.id] }, 0);
+  cache.putContainer({ ...one, health: "degraded" });
+  cache.replaceContainers([one, two], 1);
+  assert.deepEqual(ips(cache), [two.ip]);
+  cache.removeContainer(one.id);
+  cache.sweep(NEWS_HOLD_MS);
+  assert.deepEqual(ips(cache), [two.ip]);
+});
+
+Deno.test("DnsCache.takeNews(): news that Corrosion never confirms give way to its rows", () => {
+  const [lost, wrong] = [container({ instance: "one" }), container({ instance: "two" })];
+  const never = container({ instance: "three" });
+  const cache = filled(lost, wrong);
+  cache.takeNews({
+    rows: [{ ...wrong, health: "unhealthy", unhealthySinceMs: 1 }, never],
+    gone: [lost.id],
+  }, 0);
+  assert.deepEqual(ips(cache), [never.ip]);
+  cache.sweep(NEWS_HOLD_MS - 1);
+  assert.deepEqual(ips(cache), [never.ip]);
+  cache.sweep(NEWS_HOLD_MS);
+  assert.deepEqual(ips(cache), [lost.ip, wrong.ip, never.ip].sort());
+  cache.sweep(NEWS_HOLD_MS + HELD_MAX_MS);
+  assert.deepEqual(ips(cache), [lost.ip, wrong.ip].sort(), "no row ever came");
 });

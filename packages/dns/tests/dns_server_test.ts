@@ -201,6 +201,7 @@ Deno.test("runSubscriber(): saves what is known, and the snapshot reads back equ
       managementIp: "fdcc::1",
       endpoints: ["203.0.113.11:31820"],
       lastSeenMs: 1,
+      doc: {},
     }),
   );
   const snapshot = await waitFor(

@@ -31,6 +31,7 @@ class SimCorrosion {
     managementIp: "fdcc::1",
     endpoints: [],
     lastSeenMs: 1,
+    doc: {},
     removedAtMs: null,
   }));
   containers: ContainerRow[] = [1, 2].map((index) => ({

@@ -28,6 +28,8 @@ export const SERVER_PATHS = {
   run: "/run/jiji",
   /** {@link LivenessReport}, written by jiji-daemon, read by jiji-dns. */
   liveness: "/run/jiji/liveness.json",
+  /** Socket on which jiji-daemon tells jiji-dns the {@link ContainerNews}, a line each. */
+  news: "/run/jiji/news.sock",
 } as const;
 
 /** systemd units on a server. */

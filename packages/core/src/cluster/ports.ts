@@ -6,6 +6,8 @@ export const CORROSION_GOSSIP_PORT: number = 31280;
 export const CORROSION_API_PORT: number = 31220;
 /** Liveness probes between daemons, UDP, on the server's mesh address only. */
 export const PROBE_PORT: number = 31281;
+/** News of containers between daemons, UDP, on the server's mesh address only. */
+export const NEWS_PORT: number = 31282;
 /** The registry that the operator's machine provides, TCP, loopback on both ends. */
 export const REGISTRY_PORT: number = 31270;
 /** jiji-dns, UDP and TCP, on the server's mesh address. */

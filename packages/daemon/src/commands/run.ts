@@ -19,8 +19,10 @@ import { ContainersDuty, HealthDuty, RegistryDuty } from "../duties/containers.t
 import { CorrosionDuty, HeartbeatDuty } from "../duties/heartbeat.ts";
 import { bindDatagram, LivenessDuty } from "../duties/liveness.ts";
 import { NetworkDuty } from "../duties/network.ts";
+import { NewsDuty, serveNews } from "../duties/news.ts";
 import { ProxyDuty } from "../duties/proxy.ts";
 import { EndpointDuty, TopologyDuty } from "../duties/topology.ts";
+import { watchLinks } from "../link_watch.ts";
 import { PROBE_EVERY_MS } from "../liveness_prober.ts";
 import { systemFiles } from "../system_files.ts";
 
@@ -37,6 +39,7 @@ export interface DutySet {
   readonly duties: readonly Duty[];
   readonly containers: ContainersDuty;
   readonly liveness: LivenessDuty;
+  readonly news: NewsDuty;
 }
 
 /** Runs every duty until the signal aborts. */
@@ -66,7 +69,10 @@ export async function runDaemon(options: RunOptions): Promise<void> {
   const set = dutySet(context);
   const loop = new DutyLoop(set.duties, { clock: systemClock, logger, signal });
   wake = (duty) => loop.wake(duty);
-  signal.addEventListener("abort", () => set.liveness.close(), { once: true });
+  signal.addEventListener("abort", () => {
+    set.liveness.close();
+    set.news.close();
+  }, { once: true });
   const following = context.view.follow({
     api: context.api,
     subscribe: (statement, more) => subscribe(address, statement, more),
@@ -77,7 +83,8 @@ export async function runDaemon(options: RunOptions): Promise<void> {
     onServers: () => ["topology", "heartbeat"].forEach(wake),
     onContainers: () => wake("registry"),
   });
-  await Promise.all([loop.run(), following, set.containers.watch(signal)]).catch((error) => {
+  const watching = [set.containers.watch(signal), watchLinks(context, signal)];
+  await Promise.all([loop.run(), following, ...watching]).catch((error) => {
     if (!signal.aborted) throw error;
     logger.debug("ended while stopping", { error: messageOf(error) });
   });
@@ -90,7 +97,8 @@ function dutySet(context: DaemonContext): DutySet {
   const network = new NetworkDuty(context);
   const containers = new ContainersDuty(context);
   const health = new HealthDuty(context, systemCheckNetwork);
-  const registry = new RegistryDuty(context);
+  const news = new NewsDuty(context, bindDatagram, serveNews);
+  const registry = new RegistryDuty(context, (rows, gone) => news.tell(rows, gone));
   const heartbeat = new HeartbeatDuty(context, Deno.hostname());
   const liveness = new LivenessDuty(context, bindDatagram);
   const corrosion = new CorrosionDuty(context);
@@ -109,10 +117,11 @@ function dutySet(context: DaemonContext): DutySet {
     duty("health", { everyMs: 1_000, timeoutMs: 5_000 }, () => health.run()),
     duty("registry", { everyMs: 5_000, timeoutMs: 30_000 }, () => registry.run()),
     duty("heartbeat", { everyMs: 2_000, timeoutMs: 15_000 }, () => heartbeat.run()),
+    duty("news", { everyMs: 1_000, timeoutMs: 5_000 }, () => news.run()),
     duty("liveness", { everyMs: PROBE_EVERY_MS, timeoutMs: 5_000 }, () => liveness.run()),
     duty("proxy", { everyMs: 2_000, timeoutMs: 60_000 }, (s) => proxy.run(s)),
     duty("collection", { everyMs: 60_000, timeoutMs: 30_000 }, () => collection.run()),
     duty("corrosion", { everyMs: 10_000, timeoutMs: 30_000 }, (s) => corrosion.run(s)),
   ];
-  return { duties, containers, liveness };
+  return { duties, containers, liveness, news };
 }

@@ -158,9 +158,13 @@ export class HealthDuty {
   }
 }
 
+/** Hears of rows of this server that differ from what is known, and of ids that are gone. */
+export type TellChange = (rows: readonly ContainerRow[], gone: readonly string[]) => void;
+
 /** Makes this server's rows equal to what runs here. */
 export class RegistryDuty {
   readonly #context: DaemonContext;
+  readonly #tell: TellChange;
   readonly #services = new Set<string>();
   /** Own writes that the subscription may not have told yet: the row, or null for a delete. */
   readonly #written = new Map<
@@ -168,8 +172,10 @@ export class RegistryDuty {
     { readonly row: ContainerRow | null; readonly atMs: number }
   >();
 
-  constructor(context: DaemonContext) {
+  /** @param tell is told of every change, again and again until it is written; by default nobody is. */
+  constructor(context: DaemonContext, tell: TellChange = () => undefined) {
     this.#context = context;
+    this.#tell = tell;
   }
 
   /** One comparison; writes only what differs. */
@@ -181,6 +187,8 @@ export class RegistryDuty {
       .map((one) => rowOf(one, { serverId: config.server_id, health: facts.health.get(one.id) }))
       .filter((row) => row !== undefined);
     const plan = planRegistry(wanted, this.#present(), config.server_id);
+    // Told first: names follow also while Corrosion is slow or down.
+    this.#tell(plan.upserts, plan.deletes);
     for (const statements of registryTransactions(plan, config.server_id)) {
       await api.execute(statements);
     }

@@ -1,5 +1,5 @@
 /** `jiji-dns serve`: builds the real ports and runs until told to stop. */
-import { parseServerConfig, type ServerConfig } from "@jiji/core/cluster";
+import { parseServerConfig, SERVER_PATHS, type ServerConfig } from "@jiji/core/cluster";
 import { corrosionHttpApi, subscribe } from "@jiji/core/corrosion";
 import { parseCidr, serverAddress } from "@jiji/core/net";
 import {
@@ -17,6 +17,7 @@ import { DnsCache } from "../dns_cache.ts";
 import { DnsServer } from "../dns_server.ts";
 import { Forwarder } from "../forwarder.ts";
 import { watchLiveness } from "../liveness_watch.ts";
+import { listenToNews } from "../news_listener.ts";
 import { parseResolvConf, splitResolvers, type SplitZones } from "../resolv_conf.ts";
 import { readSnapshot, restoreSnapshot, writeSnapshot } from "../snapshot.ts";
 import { type ServiceEnvironment, SocketStore } from "../udp/socket_store.ts";
@@ -97,6 +98,11 @@ export async function serve(options: ServeOptions): Promise<void> {
   await Promise.all([
     ...listen.map((address) => server.listen(address)),
     watchLiveness({ path: options.livenessFile, clock, signal, onSilent }),
+    listenToNews({
+      connect: () => Deno.connect({ transport: "unix", path: SERVER_PATHS.news }),
+      onNews: (news) => cache.takeNews(news, clock.monotonicMs()),
+      ...{ clock, signal, random: systemRandom },
+    }),
     feedCache(cache, { ...options, clock, logger, onHeard }),
     serveStatus({
       address: { hostname: listen[0]!.hostname, port: options.statusPort },

@@ -6,6 +6,7 @@ import {
   MESH_INTERFACE,
   messageOf,
   parseServerStatus,
+  PROBE_PORT,
   PROXY_CONTAINER,
   PROXY_VOLUME,
   SERVER_PATHS,
@@ -200,6 +201,7 @@ ip link delete ${MESH_INTERFACE} 2>/dev/null
 for table in filter nat; do
   iptables -w 5 -t $table -S 2>/dev/null |
     grep -E -e "^-A .*-i (${MESH_INTERFACE} -o ${CONTAINER_BRIDGE}|${CONTAINER_BRIDGE} -o ${MESH_INTERFACE}) -j ACCEPT" \\
+      -e "^-A INPUT -i ${CONTAINER_BRIDGE} -p udp .*--dport ${PROBE_PORT}:" \\
       -e "^-A POSTROUTING -s $cidr -d $cidr -j ACCEPT" | sed 's/^-A/-D/' |
     while read -r rule; do iptables -w 5 -t $table $rule; done
 done
