@@ -1,6 +1,15 @@
 /** Duty: the container network, forwarding and the firewall. */
-import { CONTAINER_BRIDGE, PROXY_CONTAINER } from "@jiji/core/cluster";
 import { isOk, randomHex } from "@jiji/core/runtime";
+import {
+  ARGV_LINKS,
+  argvAttached,
+  argvBridgeStep,
+  argvLinksOf,
+  type Link,
+  parseLinks,
+  planBridge,
+  strayPorts,
+} from "../container_bridge.ts";
 import {
   argvFirewallList,
   argvFirewallStep,
@@ -15,10 +24,12 @@ import {
 import { type DaemonContext, mustRun, renderFailure, tryRun } from "../daemon_context.ts";
 import {
   argvDockerNetworkCreate,
+  argvInspect,
   argvNetworkInspect,
   argvNetworkRemove,
   type NetworkSpec,
 } from "../engine/argv.ts";
+import { parseIds, parseInspected } from "../engine/containers.ts";
 
 /** Where podman's netavark keeps its networks. Source: podman 4.3, containers.conf(5). */
 export const NETAVARK_NETWORKS = "/etc/containers/networks";
@@ -27,6 +38,8 @@ export const NETAVARK_NETWORKS = "/etc/containers/networks";
 export class NetworkDuty {
   readonly #context: DaemonContext;
   readonly #reported = new Set<string>();
+  /** Stray ports of the last look: those that are none of ours are not looked at again. */
+  #strays = "";
 
   constructor(context: DaemonContext) {
     this.#context = context;
@@ -48,7 +61,7 @@ export class NetworkDuty {
     const { config, logger } = this.#context;
     const spec = networkSpec(config);
     const plan = planNetwork(spec, await this.#observe(spec, signal));
-    if (plan.kind === "keep") return await this.#bridge(signal);
+    if (plan.kind === "keep") return await this.#bridge(spec, signal);
     logger.info("container network", { ...plan });
     if (plan.kind === "replace") {
       // The engine refuses while containers are attached: they are never torn off.
@@ -80,29 +93,38 @@ export class NetworkDuty {
     await files.replace(`${NETAVARK_NETWORKS}/${spec.name}.json`, text, { mode: 0o644 });
   }
 
-  /** Podman makes the bridge with the first container and can make a lost one again. */
-  async #bridge(signal: AbortSignal): Promise<void> {
-    const { config, facts, logger } = this.#context;
-    const result = await tryRun(this.#context, ["ip", "link", "show", CONTAINER_BRIDGE], signal);
-    if (isOk(result)) return;
-    if (config.engine === "podman") {
-      if (!facts.containers?.some((container) => container.running)) return;
-      logger.warn("bridge is missing: reloading podman's networks", { bridge: CONTAINER_BRIDGE });
-      await mustRun(this.#context, ["podman", "network", "reload", "--all"], signal);
-      return;
+  /**
+   * Puts a bridge right that was deleted, switched off or emptied by hand. Podman makes it with the
+   * first container and takes it away with the last.
+   */
+  async #bridge(spec: NetworkSpec, signal: AbortSignal): Promise<void> {
+    const { config, logger } = this.#context;
+    const links = parseLinks(await mustRun(this.#context, ARGV_LINKS, signal));
+    const strays = strayPorts(links).map((link) => link.name).join();
+    const isSound = planBridge(spec, { links, containers: [] }).length === 0;
+    if (isSound && (strays === "" || strays === this.#strays)) return;
+    const containers = await this.#attached(spec, signal);
+    if (!isSound && config.engine === "podman" && containers.length === 0) return;
+    for (const step of planBridge(spec, { links, containers })) {
+      await mustRun(this.#context, argvBridgeStep(step), signal);
+      logger.warn("bridge mended", { ...step });
     }
-    logger.warn("bridge is missing: making the network again", { bridge: CONTAINER_BRIDGE });
-    const spec = networkSpec(config);
-    const removed = await tryRun(
-      this.#context,
-      argvNetworkRemove(config.engine, spec.name),
-      signal,
-    );
-    if (isOk(removed)) return await this.#create(spec, signal);
-    throw new Error(
-      `bridge ${CONTAINER_BRIDGE} is missing and containers are attached: restart docker ` +
-        `(systemctl restart docker); ${PROXY_CONTAINER} and services come back by themselves`,
-    );
+    this.#strays = strays;
+  }
+
+  /** Interfaces of every container in the network; one that ends meanwhile has none. */
+  async #attached(spec: NetworkSpec, signal: AbortSignal): Promise<Link[][]> {
+    const { engine } = this.#context.config;
+    const ids = parseIds(await mustRun(this.#context, argvAttached(engine, spec.name), signal));
+    if (ids.length === 0) return [];
+    const { stdout } = await tryRun(this.#context, argvInspect(engine, ids), signal);
+    const found: Link[][] = [];
+    for (const { pid } of parseInspected(stdout)) {
+      if (pid === undefined) continue;
+      const result = await tryRun(this.#context, argvLinksOf(pid), signal);
+      if (isOk(result)) found.push(parseLinks(result.stdout));
+    }
+    return found;
   }
 
   async #forwarding(signal: AbortSignal): Promise<void> {
