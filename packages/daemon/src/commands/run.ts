@@ -23,7 +23,6 @@ import { NewsDuty, serveNews } from "../duties/news.ts";
 import { ProxyDuty } from "../duties/proxy.ts";
 import { EndpointDuty, TopologyDuty } from "../duties/topology.ts";
 import { watchLinks } from "../link_watch.ts";
-import { watchLinks } from "../link_watch.ts";
 import { PROBE_EVERY_MS } from "../liveness_prober.ts";
 import { systemFiles } from "../system_files.ts";
 
