@@ -3,8 +3,24 @@ import type { ServerConfig } from "@jiji/core/cluster";
 import { type ServerRow, type Statement, touchServer, upsertServer } from "@jiji/core/corrosion";
 import { parseCidr, serverAddress } from "@jiji/core/net";
 
-/** A server's heartbeat, milliseconds. */
+/** A server's heartbeat is never faster, milliseconds: it is for people, liveness has its own. */
 export const HEARTBEAT_EVERY_MS = 10_000;
+
+/** Heartbeats of a whole cluster each second at most: every one travels to every server. */
+export const HEARTBEATS_PER_SECOND_MAX = 5;
+
+/** Pause between two heartbeats of one server in a cluster of this size, milliseconds. */
+export function heartbeatEveryMs(members: number): number {
+  return Math.max(HEARTBEAT_EVERY_MS, Math.ceil(members * 1_000 / HEARTBEATS_PER_SECOND_MAX));
+}
+
+/**
+ * After this long without a heartbeat of a server that answers probes its rows are late,
+ * milliseconds: three were missed, and half a minute for Corrosion's slowest way of syncing.
+ */
+export function heartbeatLateMs(members: number): number {
+  return 3 * heartbeatEveryMs(members) + 30_000;
+}
 
 /** This server's row as its configuration has it. */
 export function ownRow(

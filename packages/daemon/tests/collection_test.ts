@@ -2,8 +2,21 @@ import assert from "node:assert/strict";
 import type { ContainerRow } from "@jiji/core/corrosion";
 import { COLLECT_AFTER_MS, planCollection } from "../src/garbage_collector.ts";
 import { judgePartition } from "../src/split_brain.ts";
-import { CORROSION_UNSEEN, judgeCorrosion } from "../src/corrosion_health.ts";
-import { ownRow, planHeartbeat } from "../src/corrosion_client.ts";
+import {
+  CORROSION_UNSEEN,
+  judgeCorrosion,
+  judgeReplication,
+  parseDiskSpace,
+  parseMembers,
+  reasonApart,
+  REPLICATION_UNSEEN,
+} from "../src/corrosion_health.ts";
+import {
+  heartbeatEveryMs,
+  heartbeatLateMs,
+  ownRow,
+  planHeartbeat,
+} from "../src/corrosion_client.ts";
 import { rowOf } from "../src/container_registry.ts";
 import { container, serverConfig, serverRow } from "./builders.ts";
 
@@ -75,4 +88,51 @@ Deno.test("planHeartbeat(): the whole row when it differs, else the time, nothin
 Deno.test("ownRow(): a host name with odd characters is made fit", () => {
   const row = ownRow(serverConfig(1), { hostname: "a b'; --", nowMs: 0 });
   assert.equal(row.hostname, "a-b-----");
+});
+
+Deno.test("heartbeatEveryMs(): heartbeats of the whole cluster stay few", () => {
+  assert.deepEqual([1, 3, 50, 100, 500].map(heartbeatEveryMs), [
+    10_000,
+    10_000,
+    10_000,
+    20_000,
+    100_000,
+  ]);
+  assert.equal(heartbeatLateMs(3), 60_000);
+});
+
+Deno.test("reasonApart(): alone, or behind all others; never for others' troubles", () => {
+  const sight = { members: ["fdcc::2"], missingVersions: 0, answering: ["s2", "s3"], late: [] };
+  assert.equal(reasonApart(sight), undefined);
+  assert.equal(reasonApart({ ...sight, late: ["s2"] }), undefined);
+  assert.match(reasonApart({ ...sight, late: ["s2", "s3"] }) ?? "", /no heartbeat of s2, s3/);
+  assert.match(reasonApart({ ...sight, members: [] }) ?? "", /no other member/);
+  assert.equal(reasonApart({ ...sight, members: undefined }), undefined);
+  assert.equal(reasonApart({ ...sight, members: [], answering: [], late: [] }), undefined);
+});
+
+Deno.test("judgeReplication(): joins anew after a minute, then restarts, ever more rarely", () => {
+  let state = REPLICATION_UNSEEN;
+  const done: string[] = [];
+  for (let nowMs = 0; nowMs <= 900_000; nowMs += 30_000) {
+    const judged = judgeReplication(state, { reason: "alone", nowMs });
+    state = judged.state;
+    if (judged.remedy) done.push(`${nowMs / 1_000} ${judged.remedy}`);
+  }
+  assert.deepEqual(done, ["60 rejoin", "120 restart", "240 rejoin", "480 restart"]);
+  assert.deepEqual(judgeReplication(state, { reason: undefined, nowMs: 0 }), {
+    state: REPLICATION_UNSEEN,
+    remedy: undefined,
+  });
+});
+
+Deno.test("parseMembers(), parseDiskSpace(): what the programs print, and nothing else", () => {
+  const text = `{\n  "id": "0913",\n  "state": {\n    "addr": "[fdcc:1::2]:31280",\n  }\n}\n`;
+  assert.deepEqual(parseMembers(text + text.replace("::2", "::3")), ["fdcc:1::2", "fdcc:1::3"]);
+  assert.deepEqual(parseMembers("error"), []);
+  assert.deepEqual(parseDiskSpace("     Avail  1B-blocks\n 1000 2000\n"), {
+    freeBytes: 1000,
+    totalBytes: 2000,
+  });
+  assert.equal(parseDiskSpace("df: no such file"), undefined);
 });

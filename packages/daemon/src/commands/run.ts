@@ -16,7 +16,8 @@ import { type Duty, DutyLoop } from "../duty_loop.ts";
 import { systemCheckNetwork } from "../duties/checks.ts";
 import { CollectionDuty } from "../duties/collection.ts";
 import { ContainersDuty, HealthDuty, RegistryDuty } from "../duties/containers.ts";
-import { CorrosionDuty, HeartbeatDuty } from "../duties/heartbeat.ts";
+import { CorrosionDuty } from "../duties/corrosion.ts";
+import { HeartbeatDuty } from "../duties/heartbeat.ts";
 import { bindDatagram, LivenessDuty } from "../duties/liveness.ts";
 import { NetworkDuty } from "../duties/network.ts";
 import { NewsDuty, serveNews } from "../duties/news.ts";
@@ -121,7 +122,7 @@ function dutySet(context: DaemonContext): DutySet {
     duty("liveness", { everyMs: PROBE_EVERY_MS, timeoutMs: 5_000 }, () => liveness.run()),
     duty("proxy", { everyMs: 2_000, timeoutMs: 60_000 }, (s) => proxy.run(s)),
     duty("collection", { everyMs: 60_000, timeoutMs: 30_000 }, () => collection.run()),
-    duty("corrosion", { everyMs: 10_000, timeoutMs: 30_000 }, (s) => corrosion.run(s)),
+    duty("corrosion", { everyMs: 10_000, timeoutMs: 45_000 }, (s) => corrosion.run(s)),
   ];
   return { duties, containers, liveness, news };
 }

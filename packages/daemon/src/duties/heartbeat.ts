@@ -1,8 +1,6 @@
-/** Duties: this server's own row, and Corrosion itself. */
-import { SERVER_UNITS } from "@jiji/core/cluster";
-import { CORROSION_UNSEEN, type CorrosionHealth, judgeCorrosion } from "../corrosion_health.ts";
-import { HEARTBEAT_EVERY_MS, ownRow, planHeartbeat } from "../corrosion_client.ts";
-import { type DaemonContext, mustRun } from "../daemon_context.ts";
+/** Duty: this server's own row. */
+import { heartbeatEveryMs, ownRow, planHeartbeat } from "../corrosion_client.ts";
+import type { DaemonContext } from "../daemon_context.ts";
 
 /** Writes this server's row and its heartbeat. */
 export class HeartbeatDuty {
@@ -18,6 +16,8 @@ export class HeartbeatDuty {
   async run(): Promise<number> {
     const { view, config, clock, api, facts, logger } = this.#context;
     if (!view.filled.servers) return 500;
+    const members = [...view.servers.values()].filter((row) => row.removedAtMs === null);
+    const everyMs = heartbeatEveryMs(members.length);
     const wanted = ownRow(config, { hostname: this.#hostname, nowMs: clock.nowMs() });
     const plan = planHeartbeat(wanted, view.servers.get(config.server_id));
     if (plan.kind === "standDown") {
@@ -27,35 +27,10 @@ export class HeartbeatDuty {
         });
       }
       facts.standsDown = true;
-      return HEARTBEAT_EVERY_MS;
+      return everyMs;
     }
     facts.standsDown = false;
     await api.execute([plan.statement]);
-    return HEARTBEAT_EVERY_MS;
-  }
-}
-
-/** Restarts a Corrosion that has stopped answering. */
-export class CorrosionDuty {
-  readonly #context: DaemonContext;
-  #state: CorrosionHealth = CORROSION_UNSEEN;
-
-  constructor(context: DaemonContext) {
-    this.#context = context;
-  }
-
-  /** One question. */
-  async run(signal: AbortSignal): Promise<void> {
-    const { api, clock, logger } = this.#context;
-    const answers = await api.query(["SELECT count(*) FROM cluster_metadata", []])
-      .then(() => true, () => false);
-    const { state, restart } = judgeCorrosion(this.#state, {
-      answers,
-      nowMs: clock.monotonicMs(),
-    });
-    this.#state = state;
-    if (!restart) return;
-    logger.error("corrosion does not answer: restarting it", { restarts: state.restarts });
-    await mustRun(this.#context, ["systemctl", "restart", SERVER_UNITS.corrosion], signal);
+    return everyMs;
   }
 }
