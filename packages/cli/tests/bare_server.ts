@@ -223,6 +223,7 @@ export class BareServer implements RemoteHost {
       managementIp: seed.management_ip,
       endpoints: seed.endpoints,
       lastSeenMs: 0,
+      doc: {},
       removedAtMs: null,
     });
     return "";
@@ -304,6 +305,7 @@ function rowOf(config: ServerConfig): ServerRow {
     managementIp: config.management_ip,
     endpoints: config.endpoints,
     lastSeenMs: 0,
+    doc: {},
     removedAtMs: null,
   };
 }

@@ -61,6 +61,7 @@ function row(id: string, subnet: string, removedAtMs: number | null = null): Ser
     managementIp: "fdcc::5",
     endpoints: ["203.0.113.5:31820"],
     lastSeenMs: 0,
+    doc: {},
     removedAtMs,
   };
 }

@@ -21,6 +21,7 @@ function row(id: string, ageMs: number, removedAtMs: number | null = null) {
     managementIp: "fdcc::1",
     endpoints: [],
     lastSeenMs: NOW - ageMs,
+    doc: {},
     removedAtMs,
   };
 }

@@ -19,7 +19,12 @@ import {
   SERVER_NAME,
   silentServers,
 } from "../src/cluster/mod.ts";
-import { parseContainerRow, parseServerRow } from "../src/corrosion/rows.ts";
+import {
+  parseContainerRow,
+  parseServerDoc,
+  parseServerRow,
+  renderServerDoc,
+} from "../src/corrosion/rows.ts";
 import { upsertContainer, upsertServer } from "../src/corrosion/statements.ts";
 
 const KEY = { project: "casa", service: "api" };
@@ -167,6 +172,7 @@ const SERVER_CELLS = upsertServer({
   managementIp: "fdcc:0::1",
   endpoints: ["203.0.113.1:31820"],
   lastSeenMs: 5,
+  doc: {},
 })[1];
 const CONTAINER_CELLS = upsertContainer({
   id: "a".repeat(64),
@@ -194,7 +200,7 @@ Deno.test("rows: what a statement writes is what the parser reads", () => {
 
 Deno.test("rows: any hostile cell refuses the row and never throws", () => {
   const hostile = fc.oneof(fc.string(), fc.integer(), fc.constant(null), fc.constant("'; DROP"));
-  fc.assert(fc.property(fc.nat(8), hostile, (column, value) => {
+  fc.assert(fc.property(fc.nat(9), hostile, (column, value) => {
     const cells = [...SERVER_CELLS, null];
     cells[column] = value;
     const row = parseServerRow(cells);
@@ -221,4 +227,20 @@ Deno.test("isLinked(): few peers must have answered, of many nobody may have com
   assert.deepEqual(["s2", "s3", "s4"].map((id) => linked(id, 3)), [true, false, false]);
   assert.deepEqual(["s2", "s3", "s4"].map((id) => linked(id, 40)), [true, false, true]);
   assert.equal(isLinked(undefined, { id: "s2", peers: 3 }), false);
+});
+
+Deno.test("parseServerDoc(): leaves out what is malformed or unknown, and never the row", () => {
+  const doc = { version: "1.2.3", schema: 1, nat: true, psk: "0123456789abcdef", next_key: WG_KEY };
+  assert.deepEqual(parseServerDoc(renderServerDoc(doc)), doc);
+  const mixed = { ...doc, psk: "; rm -rf /", accepts: ["x"], hobby: "hostile", schema: -1 };
+  assert.deepEqual(parseServerDoc(JSON.stringify(mixed)), {
+    version: "1.2.3",
+    nat: true,
+    next_key: WG_KEY,
+  });
+  for (const text of ["", "{", "null", "[1]", "7", `"${"x".repeat(9_000)}"`]) {
+    const row = parseServerRow([...SERVER_CELLS.slice(0, 8), text, null]);
+    assert.ok(!("refused" in row), text);
+    assert.deepEqual(row.doc, {});
+  }
 });

@@ -21,6 +21,7 @@ const SERVER = {
   managementIp: "fdcc::1",
   endpoints: ["203.0.113.11:31820"],
   lastSeenMs: 1,
+  doc: {},
 };
 
 /** The suite that fake and real thing must both pass; each test uses rows of its own. */

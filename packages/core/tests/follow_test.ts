@@ -24,6 +24,7 @@ function server(id: string, lastSeenMs = 1): Omit<ServerRow, "removedAtMs"> {
     managementIp: "fdcc::1",
     endpoints: [],
     lastSeenMs,
+    doc: {},
   };
 }
 

@@ -65,6 +65,7 @@ export function rowOf(index: number, facts: Partial<ServerRow> = {}): ServerRow 
     managementIp: `fdcc::${index.toString(16)}`,
     endpoints: [endpointOf(index)],
     lastSeenMs: 1,
+    doc: {},
     removedAtMs: null,
     ...facts,
   };

@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { ServerDocSchema } from "../corrosion/server_doc.ts";
 import { LivenessSchema } from "./liveness.ts";
 
 const ServerSchema = v.object({
@@ -10,6 +11,8 @@ const ServerSchema = v.object({
   managementIp: v.string(),
   endpoints: v.array(v.string()),
   lastSeenMs: v.number(),
+  /** Absent in reports of older servers. */
+  doc: v.optional(ServerDocSchema, {}),
   removedAtMs: v.nullable(v.number()),
 });
 

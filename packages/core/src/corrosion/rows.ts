@@ -3,6 +3,9 @@ import { PROJECT_NAME, SERVER_NAME, SERVICE_NAME } from "../cluster/names.ts";
 import { normalizeIp, parseCidr, parseIpv4 } from "../net/ip.ts";
 import { parseEndpoint } from "../net/endpoint.ts";
 import { isWireguardKey } from "../net/management_ip.ts";
+import { parseServerDoc, renderServerDoc, type ServerDoc } from "./server_doc.ts";
+
+export { parseServerDoc, renderServerDoc, type ServerDoc } from "./server_doc.ts";
 
 /** A value of SQLite as Corrosion's JSON has it. */
 export type SqlValue = string | number | null;
@@ -26,6 +29,8 @@ export interface ServerRow {
   readonly endpoints: readonly string[];
   /** Heartbeat, Unix ms by the server's own clock. */
   readonly lastSeenMs: number;
+  /** Further facts; empty when the server told none. */
+  readonly doc: ServerDoc;
   /** Tombstone, Unix ms; null while the server belongs to the cluster. */
   readonly removedAtMs: number | null;
 }
@@ -50,7 +55,8 @@ export interface ContainerRow {
 
 /** Columns that {@link parseServerRow} expects, in order. */
 export const SERVER_COLUMNS: string =
-  "id, hostname, subnet, wireguard_ip, wireguard_pubkey, management_ip, endpoints, last_seen, removed_at";
+  "id, hostname, subnet, wireguard_ip, wireguard_pubkey, management_ip, endpoints, last_seen, " +
+  "doc, removed_at";
 
 /** Columns that {@link parseContainerRow} expects, in order. */
 export const CONTAINER_COLUMNS: string =
@@ -88,6 +94,7 @@ const ServerTuple = v.tuple([
   v.pipe(v.string(), v.check((ip) => ip.includes(":") && normalizeIp(ip) !== undefined)),
   jsonList((item) => parseEndpoint(item) !== undefined),
   Instant,
+  v.string(),
   v.nullable(Instant),
 ]);
 
@@ -112,7 +119,7 @@ export function parseServerRow(
 ): ServerRow | { readonly refused: string } {
   const parsed = v.safeParse(ServerTuple, cells);
   if (!parsed.success) return { refused: refusal("servers", parsed.issues[0]) };
-  const [id, hostname, subnet, wireguardIp, wireguardPubkey, managementIp, endpoints, seen, gone] =
+  const [id, hostname, subnet, wireguardIp, wireguardPubkey, managementIp, endpoints, seen] =
     parsed.output;
   return {
     id,
@@ -123,7 +130,8 @@ export function parseServerRow(
     managementIp: normalizeIp(managementIp) ?? managementIp,
     endpoints,
     lastSeenMs: seen,
-    removedAtMs: gone,
+    doc: parseServerDoc(parsed.output[8]),
+    removedAtMs: parsed.output[9],
   };
 }
 
@@ -162,6 +170,7 @@ export function serverCells(row: Omit<ServerRow, "removedAtMs">): SqlValue[] {
     row.managementIp,
     JSON.stringify(row.endpoints),
     row.lastSeenMs,
+    renderServerDoc(row.doc),
   ];
 }
 

@@ -27,11 +27,11 @@ export const SELECT_CONTAINERS: Statement = [`SELECT ${CONTAINER_COLUMNS} FROM c
 export function upsertServer(row: Omit<ServerRow, "removedAtMs">): Statement {
   return [
     `INSERT INTO servers (id, hostname, subnet, wireguard_ip, wireguard_pubkey, management_ip,
-      endpoints, last_seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+      endpoints, last_seen, doc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (id) DO UPDATE SET hostname = excluded.hostname, subnet = excluded.subnet,
       wireguard_ip = excluded.wireguard_ip, wireguard_pubkey = excluded.wireguard_pubkey,
       management_ip = excluded.management_ip, endpoints = excluded.endpoints,
-      last_seen = excluded.last_seen`,
+      last_seen = excluded.last_seen, doc = excluded.doc`,
     serverCells(row),
   ];
 }

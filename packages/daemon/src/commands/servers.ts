@@ -50,6 +50,7 @@ export function parseNewcomer(text: string, nowMs: number): Omit<ServerRow, "rem
     managementIp,
     endpoints: seed.endpoints,
     lastSeenMs: nowMs,
+    doc: {},
   };
 }
 
