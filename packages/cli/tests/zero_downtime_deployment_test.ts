@@ -72,17 +72,18 @@ Deno.test("deploy: replaces one after the other without a moment in which nothin
     assert.notEqual(cluster.server("s1").find("shop-web")!.address, before);
     const commands = result.hosts.get("s1")!.commands.map((command) => command.slice(0, 200));
     const at = (part: string) => commands.findIndex((command) => command.includes(part));
-    const order = [
+    const gated = [
       "rename shop-web shop-web_old_",
       "run --detach --name shop-web",
       "jiji-daemon probe shop-web",
-      "kamal-proxy deploy shop-web-3000",
-      "jiji-dns await",
-      "stop --time 10 shop-web_old_",
-      "rm --force --volumes shop-web_old_",
-    ].map(at);
-    assert(order.every((position) => position >= 0), commands.join("\n"));
-    assert.deepEqual(order, order.toSorted((a, b) => a - b));
+    ];
+    const retired = ["stop --time 10 shop-web_old_", "rm --force --volumes shop-web_old_"];
+    // Names and route follow side by side, between the gate and the end of the old container.
+    for (const follows of ["kamal-proxy deploy shop-web-3000", "jiji-dns await"]) {
+      const order = [...gated, follows, ...retired].map(at);
+      assert(order.every((position) => position >= 0), commands.join("\n"));
+      assert.deepEqual(order, order.toSorted((a, b) => a - b));
+    }
   }
 });
 

@@ -133,14 +133,17 @@ async function takeEverywhere(
   const name = wish.scope === "cluster" ? CLUSTER_LOCK : context.configuration.project;
   const folder = `${SERVER_PATHS.locks}/${name}`;
   const owner = `${lockOwner()}: ${wish.reason}`;
-  const held: RemoteHost[] = [];
-  // In name order on every machine, so that two CLIs never wait for each other crosswise.
   const hosts = [...context.hosts.values(), ...context.witnesses]
     .sort((a, b) => a.name < b.name ? -1 : 1);
+  const facts = { folder, token, owner, seconds: wish.seconds };
+  const free = await takeAtOnce(hosts, facts, context);
+  if (free) return { held: free, folder, token };
+  // One by one, in name order on every machine: two CLIs never wait for each other crosswise.
+  const held: RemoteHost[] = [];
   try {
     for (const host of hosts) {
       try {
-        await acquire(host, { folder, token, owner, seconds: wish.seconds }, context);
+        await acquire(host, facts, context);
         held.push(host);
       } catch (error) {
         // A server that is only looked at stops nothing by being broken.
@@ -152,6 +155,30 @@ async function takeEverywhere(
     throw error;
   }
   return { held, folder, token };
+}
+
+/**
+ * The usual case, in one round trip for all: nobody has any of them. Otherwise nothing is kept, and
+ * undefined is given.
+ */
+async function takeAtOnce(
+  hosts: readonly RemoteHost[],
+  facts: LockFacts,
+  context: CommandContext,
+): Promise<RemoteHost[] | undefined> {
+  const tries = await Promise.all(hosts.map((host) =>
+    tryAcquire(host, facts, "").then(
+      (holder) => holder === undefined ? "taken" as const : "held" as const,
+      () => "failed" as const,
+    )
+  ));
+  const taken = hosts.filter((_, index) => tries[index] === "taken");
+  const isFree = hosts.every((host, index) =>
+    tries[index] === "taken" || (tries[index] === "failed" && !context.hosts.has(host.name))
+  );
+  if (isFree) return taken;
+  await giveBack(taken, facts);
+  return undefined;
 }
 
 /** In place of a lock where none is needed, e.g. for a command that only shows what it would do. */

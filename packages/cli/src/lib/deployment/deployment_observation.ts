@@ -15,6 +15,7 @@ import { parseMachine, parseSockets } from "../refusals/host_sockets.ts";
 import { parseProxyClaims, parseProxyState } from "../engine/proxy_commands.ts";
 
 /**
+ * The engine is asked side by side, and what it says meanwhile is kept in memory (/run, tmpfs).
  * Looks at a server in one round trip: its place in the cluster, every container, the proxy's
  * routes, the project's images and which of them releases need. Arguments: engine, Go template of the fields that are read, project.
  */
@@ -22,15 +23,21 @@ const OBSERVE_SCRIPT = `set -u
 engine=$1 format=$2 project=$3
 [ -f ${SERVER_PATHS.serverConfig} ] || exit 0
 printf '@config %s\\n' "$(base64 -w0 <${SERVER_PATHS.serverConfig})"
+seen=$(mktemp -d -p /run) || exit 69
+trap 'rm -rf "$seen"' EXIT
+"$engine" images --filter "reference=*/$project-*" --filter "reference=*/*/$project-*" \\
+  --filter "reference=*/*/*/$project-*" --format '@image {{.Repository}}:{{.Tag}}' \\
+  >"$seen/images" 2>/dev/null &
+"$engine" volume inspect --format '{{.Mountpoint}}' ${PROXY_VOLUME} >"$seen/volume" 2>/dev/null &
 ids=$("$engine" ps --all --no-trunc --quiet) || exit 69
 if [ -n "$ids" ]; then
   "$engine" inspect --type container --format "$format" $ids 2>/dev/null | sed 's/^/@container /'
 fi
-"$engine" images --filter "reference=*/$project-*" --filter "reference=*/*/$project-*" \\
-  --filter "reference=*/*/*/$project-*" --format '@image {{.Repository}}:{{.Tag}}' 2>/dev/null
+wait
+cat "$seen/images"
 sed -n 's/^.*"spec":{"image":"\\([^"]*\\)".*$/@release \\1/p' \\
   ${SERVER_PATHS.projects}/"$project"/releases/*/*.json 2>/dev/null
-volume=$("$engine" volume inspect --format '{{.Mountpoint}}' ${PROXY_VOLUME} 2>/dev/null)
+volume=$(cat "$seen/volume")
 if [ -n "$volume" ] && [ -f "$volume/kamal-proxy.state" ]; then
   printf '@proxy %s\\n' "$(base64 -w0 <"$volume/kamal-proxy.state")"
 fi

@@ -11,7 +11,7 @@ import type {
 import type { RemoteHost } from "../../types/remote_host.ts";
 import type { Emit } from "../output/events.ts";
 import { ContainerDeploymentService, type StepPlace } from "./container_deployment_service.ts";
-import { awaitConvergence } from "../deployment/convergence_barrier.ts";
+import { awaitConvergence, type Straggler } from "../deployment/convergence_barrier.ts";
 import { renderStep } from "../output/deployment_plan_text.ts";
 
 /** Folder of environment files while a container starts; on tmpfs. */
@@ -102,21 +102,28 @@ export class DeploymentOrchestrator {
     const changing = runs.filter((run) => !isIdle(run.plan));
     const keep = this.#options.onFailure === "keep";
     const going = () => changing.filter((run) => run.error === undefined);
-    for (const [number, wave] of this.#waves(changing).entries()) {
+    const waves = this.#waves(changing);
+    let asked: AskedNames | undefined;
+    for (const [number, wave] of waves.entries()) {
       if (number > 0) await this.#watchCanary(going().filter((run) => run.switched));
-      const stop = await this.#bringUp(wave, changing);
+      const isLast = number === waves.length - 1;
+      const stop = await this.#bringUp(wave, changing, () => {
+        if (isLast) asked = this.#askEarly(going());
+      });
       const failed = changing.some((run) => run.error !== undefined);
       // Whatever the policy, nothing goes further than a canary that failed.
       if (stop || (failed && number === 0 && wave.length < changing.length)) break;
     }
     const failed = changing.some((run) => run.error !== undefined);
+    if (failed) asked?.cancel();
     if (failed && !keep) {
       await this.#parallel(going(), (run) => this.#undo(run), { quiet: true });
       return;
     }
     const done = going().filter((run) => run.switched);
     if (done.length === 0) return;
-    await this.#barrier(done, service);
+    const known = failed ? undefined : await asked?.stragglers;
+    if (known === undefined || known.length > 0) await this.#barrier(done, service);
     await this.#parallel(done, async (run) => {
       await this.#phase(run, "retire");
       this.#done(run);
@@ -134,10 +141,12 @@ export class DeploymentOrchestrator {
   async #bringUp(
     wave: readonly Run[],
     all: readonly Run[],
+    beforeSwitch: () => void,
   ): Promise<boolean> {
     const keep = this.#options.onFailure === "keep";
     const going = () => wave.filter((run) => run.error === undefined);
     for (const phase of ["recover", "prepare", "release", "start", "switch"] as const) {
+      if (phase === "switch") beforeSwitch();
       await this.#parallel(going(), (run) => this.#phase(run, phase));
       const failed = all.filter((run) => run.error !== undefined && !run.undone);
       await this.#parallel(failed, (run) => this.#undo(run), { quiet: true });
@@ -279,6 +288,26 @@ export class DeploymentOrchestrator {
     }
   }
 
+  /**
+   * Names follow the health of containers, not the route: unless a place goes without a successor,
+   * every server can be asked while the route moves. Undefined when it must be asked afterwards.
+   */
+  #askEarly(runs: readonly Run[]): AskedNames | undefined {
+    const onlyRoutes = runs.every((run) =>
+      run.plan.switch.every((step) => step.kind === "routeProxy")
+    );
+    if (!onlyRoutes) return undefined;
+    const { hosts, witnesses } = this.#options;
+    const stop = new AbortController();
+    const stragglers = awaitConvergence(
+      [...hosts.values(), ...witnesses],
+      runs.flatMap((run) => run.plan.expect),
+      AbortSignal.any([stop.signal, AbortSignal.timeout(UNDO_TIMEOUT_MS)]),
+    );
+    stragglers.catch(() => undefined);
+    return { stragglers, cancel: () => stop.abort() };
+  }
+
   async #barrier(runs: readonly Run[], service: DesiredService): Promise<void> {
     const { clock, emit, hosts, witnesses } = this.#options;
     const expectations = runs.flatMap((run) => run.plan.expect);
@@ -298,6 +327,12 @@ export class DeploymentOrchestrator {
     }
     if (stragglers.length > 0) await clock.sleep(DNS_TTL_MS);
   }
+}
+
+/** A question to every server's jiji-dns that is under way. */
+interface AskedNames {
+  readonly stragglers: Promise<readonly Straggler[]>;
+  cancel(): void;
 }
 
 /** The signal of steps that Ctrl-C does not cut short; they have their own time limits. */
