@@ -4,7 +4,12 @@ import { renderStarter } from "../src/commands/init.ts";
 import { BuilderSchema, RegistrySchema } from "../src/lib/configuration/builder.ts";
 import { ConfigurationSchema } from "../src/lib/configuration/configuration.ts";
 import { EnvironmentSchema } from "../src/lib/configuration/environment.ts";
-import { DeploySchema, NetworkDnsSchema, NetworkSchema } from "../src/lib/configuration/network.ts";
+import {
+  DeploySchema,
+  NetworkDnsSchema,
+  NetworkSchema,
+  PublicIpSchema,
+} from "../src/lib/configuration/network.ts";
 import {
   BufferingSchema,
   HealthCheckSchema,
@@ -48,6 +53,7 @@ const SHOWN_AT: readonly [path: string, entries: ObjectEntries][] = [
   ["servers.*", ServerSchema.entries],
   ["network", NetworkSchema.entries],
   ["network.dns", NetworkDnsSchema.entries],
+  ["network.public_ip", PublicIpSchema.entries],
   ["deploy", DeploySchema.entries],
   ["environment", EnvironmentSchema.entries],
   ["services.*", ServiceSchema.entries],

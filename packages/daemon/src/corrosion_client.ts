@@ -1,6 +1,15 @@
 /** What this daemon writes about its own server. Pure. */
 import type { ServerConfig } from "@jiji/core/cluster";
-import { type ServerRow, type Statement, touchServer, upsertServer } from "@jiji/core/corrosion";
+import {
+  renderServerDoc,
+  SCHEMA_VERSION,
+  type ServerDoc,
+  type ServerRow,
+  type Statement,
+  touchServer,
+  upsertServer,
+} from "@jiji/core/corrosion";
+import { VERSION } from "@jiji/core/runtime";
 import { parseCidr, serverAddress } from "@jiji/core/net";
 
 /** A server's heartbeat is never faster, milliseconds: it is for people, liveness has its own. */
@@ -25,7 +34,12 @@ export function heartbeatLateMs(members: number): number {
 /** This server's row as its configuration has it. */
 export function ownRow(
   config: ServerConfig,
-  o: { readonly hostname: string; readonly nowMs: number },
+  o: {
+    readonly hostname: string;
+    readonly nowMs: number;
+    readonly endpoints?: readonly string[] | undefined;
+    readonly doc?: ServerDoc | undefined;
+  },
 ): Omit<ServerRow, "removedAtMs"> {
   const block = parseCidr(config.block);
   if (!block) throw new Error(`server.json: block ${config.block} is not a network`);
@@ -36,8 +50,9 @@ export function ownRow(
     wireguardIp: serverAddress(block),
     wireguardPubkey: config.wireguard_public_key,
     managementIp: config.management_ip,
-    endpoints: config.endpoints,
+    endpoints: o.endpoints ?? config.endpoints,
     lastSeenMs: o.nowMs,
+    doc: { version: VERSION, schema: SCHEMA_VERSION, ...o.doc },
   };
 }
 
@@ -69,5 +84,6 @@ function facts(row: Omit<ServerRow, "removedAtMs">): string {
     row.wireguardPubkey,
     row.managementIp,
     row.endpoints,
+    renderServerDoc(row.doc),
   ]);
 }

@@ -1,6 +1,6 @@
 /** What the duties share: ports, and the facts one duty finds out for another. */
 import type { PeerSeed, ServerConfig } from "@jiji/core/cluster";
-import type { CorrosionApi } from "@jiji/core/corrosion";
+import type { CorrosionApi, ServerDoc } from "@jiji/core/corrosion";
 import type { Argv, Clock, CommandResult, Logger, Process } from "@jiji/core/runtime";
 import { isOk } from "@jiji/core/runtime";
 import type { ClusterView } from "./cluster_view.ts";
@@ -19,6 +19,10 @@ export interface Files {
 export interface DaemonFacts {
   /** The mesh's members but this server, as the topology duty sees them. */
   peers: readonly PeerSeed[];
+  /** `ip:port` where others reach this server now, best first; undefined before the first look. */
+  endpoints?: readonly string[];
+  /** What this server tells of itself in its row, beside its version. */
+  doc?: ServerDoc;
   /** jiji's containers on this server; undefined before the first look. */
   containers: readonly ObservedContainer[] | undefined;
   /** Health by container id. */

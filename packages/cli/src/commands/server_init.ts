@@ -43,6 +43,7 @@ export async function serverInit(options: CommonOptions, ports: Ports): Promise<
         blockPrefix: network.blockPrefix,
         wireguardPort: network.wireguardPort,
         serviceDomain: network.serviceDomain,
+        publicIpSources: network.publicIpSources,
         dnsForward: network.dnsForward,
       },
       artifacts,

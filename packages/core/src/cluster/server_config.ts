@@ -13,6 +13,18 @@ const IpText = v.pipe(
 );
 const Port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535));
 
+/**
+ * Who is asked for this server's address as the internet sees it. Source: the services' own pages;
+ * each answers with nothing but the address.
+ */
+export const PUBLIC_IP_SOURCES: readonly string[] = [
+  "https://api.ipify.org",
+  "https://ipv4.icanhazip.com",
+  "https://ipinfo.io/ip",
+  "https://api6.ipify.org",
+  "https://ipv6.icanhazip.com",
+];
+
 /** Shape of `/etc/jiji/server.json`: what this server is, decided once when it joined. */
 export const ServerConfigSchema = v.object({
   format: v.literal(1),
@@ -27,6 +39,13 @@ export const ServerConfigSchema = v.object({
   wireguard_port: Port,
   /** `ip:port` texts where other servers reach WireGuard, best first. */
   endpoints: v.array(v.string()),
+  /**
+   * URLs that answer the caller's own address in plain text; the first valid answer counts. Absent:
+   * {@link PUBLIC_IP_SOURCES}; empty: nobody is asked.
+   */
+  public_ip_sources: v.optional(
+    v.pipe(v.array(v.pipe(v.string(), v.regex(/^https?:\/\/[!-~]{1,200}$/))), v.maxLength(8)),
+  ),
   /** Resolvers that are asked for names of a domain, instead of the host's. Absent: none. */
   dns_forward: v.optional(v.record(v.string(), v.array(IpText))),
   service_domain: v.pipe(v.string(), v.regex(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/)),

@@ -2,3 +2,4 @@
 export * from "./endpoint.ts";
 export * from "./ip.ts";
 export * from "./management_ip.ts";
+export * from "./scope.ts";

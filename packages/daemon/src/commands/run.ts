@@ -13,6 +13,7 @@ import {
 import { ClusterView } from "../cluster_view.ts";
 import type { DaemonContext } from "../daemon_context.ts";
 import { type Duty, DutyLoop } from "../duty_loop.ts";
+import { AddressesDuty, askAddress } from "../duties/addresses.ts";
 import { systemCheckNetwork } from "../duties/checks.ts";
 import { CollectionDuty } from "../duties/collection.ts";
 import { ContainersDuty, HealthDuty, RegistryDuty } from "../duties/containers.ts";
@@ -95,6 +96,7 @@ export async function runDaemon(options: RunOptions): Promise<void> {
 function dutySet(context: DaemonContext): DutySet {
   const topology = new TopologyDuty(context);
   const endpoints = new EndpointDuty(context);
+  const addresses = new AddressesDuty(context, askAddress);
   const network = new NetworkDuty(context);
   const containers = new ContainersDuty(context);
   const health = new HealthDuty(context, systemCheckNetwork);
@@ -113,6 +115,7 @@ function dutySet(context: DaemonContext): DutySet {
   const duties = [
     duty("topology", { everyMs: 15_000, timeoutMs: 60_000 }, (s) => topology.run(s)),
     duty("endpoints", { everyMs: 10_000, timeoutMs: 30_000 }, (s) => endpoints.run(s)),
+    duty("addresses", { everyMs: 10_000, timeoutMs: 60_000 }, (s) => addresses.run(s)),
     duty("network", { everyMs: 30_000, timeoutMs: 60_000 }, (s) => network.run(s)),
     duty("containers", { everyMs: 15_000, timeoutMs: 60_000 }, (s) => containers.run(s)),
     duty("health", { everyMs: 1_000, timeoutMs: 5_000 }, () => health.run()),

@@ -18,7 +18,12 @@ export class HeartbeatDuty {
     if (!view.filled.servers) return 500;
     const members = [...view.servers.values()].filter((row) => row.removedAtMs === null);
     const everyMs = heartbeatEveryMs(members.length);
-    const wanted = ownRow(config, { hostname: this.#hostname, nowMs: clock.nowMs() });
+    const wanted = ownRow(config, {
+      hostname: this.#hostname,
+      nowMs: clock.nowMs(),
+      endpoints: facts.endpoints,
+      doc: facts.doc,
+    });
     const plan = planHeartbeat(wanted, view.servers.get(config.server_id));
     if (plan.kind === "standDown") {
       if (!facts.standsDown) {

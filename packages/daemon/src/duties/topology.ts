@@ -138,7 +138,7 @@ export class EndpointDuty {
       nowMs: clock.nowMs(),
       trials: this.#trials,
       silent: facts.silent,
-      ownEndpoints: config.endpoints,
+      ownEndpoints: facts.endpoints ?? config.endpoints,
     });
     this.#trials = plan.trials;
     for (const rotation of plan.rotations) {

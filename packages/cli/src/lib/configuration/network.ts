@@ -46,6 +46,21 @@ export const NetworkDnsSchema = keys({
   ),
 });
 
+/** Schema of `network.public_ip` when it is more than true or false. */
+export const PublicIpSchema = keys({
+  sources: v.pipe(
+    list(v.pipe(
+      text("a URL"),
+      v.check(
+        (value) => /^https?:\/\/[!-~]{1,200}$/.test(value) && URL.canParse(value),
+        (issue) => problem(`${quote(issue.input)} is not a URL`, "e.g. https://api.ipify.org"),
+      ),
+    )),
+    v.minLength(1, problem("nobody is asked", "at least one URL, or write public_ip: false")),
+    v.maxLength(8, problem("too many sources", "at most 8")),
+  ),
+});
+
 /** Schema of `network`. */
 export const NetworkSchema = keys({
   enabled: v.optional(
@@ -85,6 +100,12 @@ export const NetworkSchema = keys({
       ),
     ),
     "jiji",
+  ),
+  public_ip: v.optional(
+    v.lazy((input): v.GenericSchema<unknown, boolean | { sources: string[] }> =>
+      typeof input === "boolean" ? flag() : PublicIpSchema
+    ),
+    true,
   ),
   dns: v.optional(NetworkDnsSchema, {}),
   corrosion: v.optional(text("the path or URL of a Corrosion binary")),
@@ -131,6 +152,13 @@ export class NetworkConfiguration extends BaseConfiguration<NetworkValues> {
   /** WireGuard's UDP port on every server. */
   get wireguardPort(): number {
     return this.values.wireguard_port;
+  }
+
+  /** URLs that answer a server's public address; undefined: the usual ones; none: nobody is asked. */
+  get publicIpSources(): readonly string[] | undefined {
+    const { public_ip } = this.values;
+    if (typeof public_ip === "boolean") return public_ip ? undefined : [];
+    return public_ip.sources;
   }
 
   /** Resolvers of split zones: addresses by domain. */

@@ -30,6 +30,8 @@ export interface ClusterSettings {
   readonly blockPrefix: number;
   readonly wireguardPort: number;
   readonly serviceDomain: string;
+  /** Who is asked for a server's public address; none: nobody. Default: the well-known ones. */
+  readonly publicIpSources?: readonly string[] | undefined;
   /** Resolvers of split zones, addresses by domain. Default: none. */
   readonly dnsForward?: Readonly<Record<string, readonly string[]>>;
 }
@@ -119,6 +121,9 @@ function serverConfig(
     wireguard_public_key: server.publicKey,
     wireguard_port: settings.wireguardPort,
     endpoints: hosts.map((host) => renderEndpoint({ host, port: settings.wireguardPort })),
+    ...(settings.publicIpSources === undefined
+      ? {}
+      : { public_ip_sources: [...settings.publicIpSources] }),
     ...(forward.length === 0
       ? {}
       : { dns_forward: Object.fromEntries(forward.map(([domain, ips]) => [domain, [...ips]])) }),
@@ -141,7 +146,10 @@ function otherPeers(
       public_key: config.wireguard_public_key,
       block: config.block,
       management_ip: config.management_ip,
-      endpoints: config.endpoints,
+      // Its row knows addresses as others see them, too.
+      endpoints: [
+        ...new Set([...config.endpoints, ...peers.get(config.server_id)?.endpoints ?? []]),
+      ],
     });
   }
   peers.delete(name);

@@ -1,4 +1,5 @@
 import {
+  isInternalInterface,
   normalizeIp,
   parseServerConfig,
   Secret,
@@ -130,9 +131,6 @@ ip -o addr show scope global 2>/dev/null | while read -r _ dev _ addr _; do
 done
 `;
 
-/** Interfaces whose addresses other servers cannot use. */
-const INTERNAL_INTERFACE = /^(jiji|docker|podman|br-|cni|veth|virbr|wg|tun|tailscale|lo)/;
-
 /**
  * Facts from the script's output. Unknown lines are passed over.
  *
@@ -212,5 +210,5 @@ function parseBootstrap(text: string | undefined): readonly string[] | undefined
 function parseAddress(line: string): string[] {
   const [device = "", prefix = ""] = line.split(" ");
   const ip = normalizeIp(prefix.split("/")[0] ?? "");
-  return ip === undefined || INTERNAL_INTERFACE.test(device) || ip.startsWith("fe80:") ? [] : [ip];
+  return ip === undefined || isInternalInterface(device) || ip.startsWith("fe80:") ? [] : [ip];
 }
