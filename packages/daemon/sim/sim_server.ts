@@ -119,6 +119,8 @@ export class SimServer {
         health: new Map(),
         silent: new Set(),
         standsDown: false,
+        removed: [],
+        told: new Set(),
       },
       wake,
     };

@@ -29,6 +29,10 @@ export interface DaemonFacts {
   readonly health: Map<string, HealthState>;
   /** Servers that do not answer this server's probes. */
   silent: ReadonlySet<string>;
+  /** Servers that the operator removed, by rows and by memory. */
+  removed: readonly ServerRow[];
+  /** Keys of removed servers that stay in WireGuard for a while, so that they can be told. */
+  told: ReadonlySet<string>;
   /** The operator removed this server: nothing is written about it any more. */
   standsDown: boolean;
 }

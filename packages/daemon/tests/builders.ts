@@ -158,6 +158,8 @@ export function setUp(facts: Partial<DaemonContext> = {}) {
       health: new Map(),
       silent: new Set(),
       standsDown: false,
+      removed: [],
+      told: new Set(),
     },
     wake: () => undefined,
     ...facts,

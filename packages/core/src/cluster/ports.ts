@@ -8,6 +8,10 @@ export const CORROSION_API_PORT: number = 31220;
 export const PROBE_PORT: number = 31281;
 /** News of containers between daemons, UDP, on the server's mesh address only. */
 export const NEWS_PORT: number = 31282;
+/** Metrics and state of jiji-daemon, TCP, on the server's mesh address. */
+export const DAEMON_STATUS_PORT: number = 31283;
+/** Words to servers that were removed, UDP, on the server's mesh address only. */
+export const FAREWELL_PORT: number = 31284;
 /** The registry that the operator's machine provides, TCP, loopback on both ends. */
 export const REGISTRY_PORT: number = 31270;
 /** jiji-dns, UDP and TCP, on the server's mesh address. */

@@ -22,10 +22,12 @@ import { HeartbeatDuty } from "../duties/heartbeat.ts";
 import { bindDatagram, LivenessDuty } from "../duties/liveness.ts";
 import { NetworkDuty } from "../duties/network.ts";
 import { NewsDuty, serveNews } from "../duties/news.ts";
+import { FarewellDuty, MemoryDuty, StandDownDuty } from "../duties/removal.ts";
 import { ProxyDuty } from "../duties/proxy.ts";
 import { EndpointDuty, TopologyDuty } from "../duties/topology.ts";
 import { watchLinks } from "../link_watch.ts";
 import { PROBE_EVERY_MS } from "../liveness_prober.ts";
+import { parseRemovedServers, REMOVED_FILE } from "../removed_servers.ts";
 import { systemFiles } from "../system_files.ts";
 
 /** Options of `jiji-daemon run`. */
@@ -42,6 +44,7 @@ export interface DutySet {
   readonly containers: ContainersDuty;
   readonly liveness: LivenessDuty;
   readonly news: NewsDuty;
+  readonly farewell: FarewellDuty;
 }
 
 /** Runs every duty until the signal aborts. */
@@ -65,6 +68,8 @@ export async function runDaemon(options: RunOptions): Promise<void> {
       health: new Map(),
       silent: new Set(),
       standsDown: false,
+      removed: parseRemovedServers(await systemFiles.read(REMOVED_FILE) ?? ""),
+      told: new Set(),
     },
     wake: (duty) => wake(duty),
   };
@@ -74,6 +79,7 @@ export async function runDaemon(options: RunOptions): Promise<void> {
   signal.addEventListener("abort", () => {
     set.liveness.close();
     set.news.close();
+    set.farewell.close();
   }, { once: true });
   const following = context.view.follow({
     api: context.api,
@@ -82,7 +88,7 @@ export async function runDaemon(options: RunOptions): Promise<void> {
     random: systemRandom,
     logger,
     signal,
-    onServers: () => ["topology", "heartbeat"].forEach(wake),
+    onServers: () => ["topology", "heartbeat", "memory", "farewell"].forEach(wake),
     onContainers: () => wake("registry"),
   });
   const watching = [set.containers.watch(signal), watchLinks(context, signal)];
@@ -107,6 +113,9 @@ function dutySet(context: DaemonContext): DutySet {
   const corrosion = new CorrosionDuty(context);
   const proxy = new ProxyDuty(context);
   const collection = new CollectionDuty(context);
+  const memory = new MemoryDuty(context);
+  const farewell = new FarewellDuty(context, bindDatagram);
+  const standDown = new StandDownDuty(context);
   const duty = (
     name: string,
     pace: { readonly everyMs: number; readonly timeoutMs: number },
@@ -126,6 +135,9 @@ function dutySet(context: DaemonContext): DutySet {
     duty("proxy", { everyMs: 2_000, timeoutMs: 60_000 }, (s) => proxy.run(s)),
     duty("collection", { everyMs: 60_000, timeoutMs: 30_000 }, () => collection.run()),
     duty("corrosion", { everyMs: 10_000, timeoutMs: 45_000 }, (s) => corrosion.run(s)),
+    duty("memory", { everyMs: 15_000, timeoutMs: 30_000 }, () => memory.run()),
+    duty("farewell", { everyMs: 5_000, timeoutMs: 30_000 }, (s) => farewell.run(s)),
+    duty("stand-down", { everyMs: 5_000, timeoutMs: 600_000 }, (s) => standDown.run(s)),
   ];
-  return { duties, containers, liveness, news };
+  return { duties, containers, liveness, news, farewell };
 }

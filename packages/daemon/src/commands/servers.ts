@@ -10,6 +10,7 @@ import {
   tombstoneServer,
   upsertServer,
 } from "@jiji/core/corrosion";
+import { parseRevivals, recordRevival, SELECT_REVIVALS } from "../removed_servers.ts";
 import { cidrsOverlap, normalizeIp, parseCidr, serverAddress } from "@jiji/core/net";
 import { type Clock, JijiError, UsageError, waitFor } from "@jiji/core/runtime";
 
@@ -82,9 +83,16 @@ export async function addServer(
   newcomer: Omit<ServerRow, "removedAtMs">,
   ports: { readonly api: CorrosionApi; readonly clock: Clock },
 ): Promise<void> {
-  const reason = newcomerConflict(newcomer, await listServers(ports.api));
+  const rows = await listServers(ports.api);
+  const reason = newcomerConflict(newcomer, rows);
   if (reason !== undefined) throw new JijiError(`server ${newcomer.id} cannot join: ${reason}`);
-  await ports.api.execute([upsertServer(newcomer), reviveServer(newcomer.id)]);
+  const removedAtMs = rows.find((row) => row.id === newcomer.id)?.removedAtMs ?? null;
+  const earlier = parseRevivals(await ports.api.query(SELECT_REVIVALS)).get(newcomer.id) ?? [];
+  await ports.api.execute([
+    upsertServer(newcomer),
+    reviveServer(newcomer.id),
+    ...(removedAtMs === null ? [] : [recordRevival(newcomer.id, { removedAtMs, earlier })]),
+  ]);
   const shown = await waitFor(async () => {
     const row = (await listServers(ports.api)).find((one) => one.id === newcomer.id);
     return row?.wireguardPubkey === newcomer.wireguardPubkey ? row : undefined;

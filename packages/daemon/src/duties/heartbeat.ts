@@ -24,7 +24,13 @@ export class HeartbeatDuty {
       endpoints: facts.endpoints,
       doc: facts.doc,
     });
-    const plan = planHeartbeat(wanted, view.servers.get(config.server_id));
+    // A server that lost its state still knows that it was removed.
+    const isRemoved = facts.removed.some((row) =>
+      row.id === config.server_id && row.wireguardPubkey === config.wireguard_public_key
+    );
+    const plan = isRemoved
+      ? { kind: "standDown" } as const
+      : planHeartbeat(wanted, view.servers.get(config.server_id));
     if (plan.kind === "standDown") {
       if (!facts.standsDown) {
         logger.warn("this server was removed from the cluster: standing down", {

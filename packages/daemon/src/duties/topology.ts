@@ -9,6 +9,7 @@ import {
 } from "@jiji/core/cluster";
 import { isOk } from "@jiji/core/runtime";
 import { type DaemonContext, mustRun, renderFailure, tryRun } from "../daemon_context.ts";
+import { withRemembered } from "../removed_servers.ts";
 import { argvRotation, planRotations, type TrialStarts } from "../peer_monitor.ts";
 import {
   argvMeshStep,
@@ -61,6 +62,8 @@ export class TopologyDuty {
     if (!wireguard) return await this.#restartMesh(signal);
     const observed: MeshObserved = { wireguard, routes: await observeRoutes(context, signal) };
     for (const step of planMesh(context.config, topology, observed)) {
+      // Another duty leaves the key of a removed server one address, to tell it so.
+      if (step.kind === "removePeer" && context.facts.told.has(step.publicKey)) continue;
       const argv = argvMeshStep(step, MESH_INTERFACE);
       const result = await tryRun(context, argv, signal);
       if (isOk(result)) context.logger.info("mesh changed", { ...step });
@@ -73,7 +76,7 @@ export class TopologyDuty {
     const { files, view } = this.#context;
     this.#cacheText ??= await files.read(PEER_CACHE_FILE) ?? "";
     return {
-      rows: [...view.servers.values()],
+      rows: withRemembered(view.servers.values(), facts.removed),
       seeds: parsePeerSeeds(await files.read(SERVER_PATHS.peerSeed) ?? ""),
       cache: parsePeerSeeds(this.#cacheText),
     };

@@ -1,0 +1,248 @@
+/** Duties about removed servers: remembering them, telling them, and being one. */
+import { FAREWELL_PORT, MESH_INTERFACE } from "@jiji/core/cluster";
+import { type ServerRow, tombstoneServer } from "@jiji/core/corrosion";
+import { parseCidr, serverAddress } from "@jiji/core/net";
+import { isOk, messageOf } from "@jiji/core/runtime";
+import { ownRow } from "../corrosion_client.ts";
+import { COMMAND_TIMEOUT_MS, type DaemonContext, mustRun, tryRun } from "../daemon_context.ts";
+import {
+  argvDropRule,
+  argvNarrowPeer,
+  believesFarewell,
+  decodeFarewell,
+  encodeFarewell,
+  type Farewell,
+  parseDropRules,
+  planFarewells,
+  presentFarewells,
+} from "../farewell.ts";
+import {
+  doubtful,
+  parseRevivals,
+  planMemory,
+  REMOVED_FILE,
+  renderRemovedServers,
+  RESTORE_AFTER_MS,
+  SELECT_REVIVALS,
+  withRemembered,
+} from "../removed_servers.ts";
+import { judgePartition } from "../split_brain.ts";
+import type { WireguardState } from "../wg_show.ts";
+import type { BindDatagram, DatagramSocket } from "./liveness.ts";
+import { observeWireguard } from "./topology.ts";
+
+/** Remembers removed servers, and writes their tombstones again when the state lost them. */
+export class MemoryDuty {
+  readonly #context: DaemonContext;
+  #text: string | undefined;
+  #wholeSinceMs: number | undefined;
+
+  constructor(context: DaemonContext) {
+    this.#context = context;
+  }
+
+  /** One comparison of memory and state. */
+  async run(): Promise<void> {
+    const { view, facts, config, api, clock, files, logger } = this.#context;
+    if (!view.filled.servers) return;
+    const nowMs = clock.monotonicMs();
+    this.#wholeSinceMs = this.#isCutOff() ? undefined : this.#wholeSinceMs ?? nowMs;
+    const settled = this.#wholeSinceMs !== undefined && !facts.standsDown &&
+      nowMs - this.#wholeSinceMs >= RESTORE_AFTER_MS;
+    const input = { self: config.server_id, removed: facts.removed, rows: view.servers };
+    const revived = doubtful(input).length > 0
+      ? parseRevivals(await api.query(SELECT_REVIVALS))
+      : new Map<string, number[]>();
+    const plan = planMemory({ ...input, revived, settled });
+    if (plan.writes.length > 0) {
+      await api.execute(plan.writes);
+      logger.warn("the state had lost removals: written again", {
+        servers: doubtful(input),
+      });
+    }
+    facts.removed = plan.removed;
+    const text = renderRemovedServers(plan.removed);
+    this.#text ??= await files.read(REMOVED_FILE) ?? renderRemovedServers([]);
+    if (text === this.#text) return;
+    await files.replace(REMOVED_FILE, text, { mode: 0o600 });
+    this.#text = text;
+  }
+
+  #isCutOff(): boolean {
+    const { view, facts, config } = this.#context;
+    const rows = [...view.servers.values()].filter((row) => row.removedAtMs === null);
+    const members = [...rows.map((row) => row.id), ...facts.peers.map((peer) => peer.server_id)];
+    return judgePartition({ members, self: config.server_id, silent: facts.silent }).partitioned;
+  }
+}
+
+/** Tells removed servers that they were removed, and listens whether this one was. */
+export class FarewellDuty {
+  readonly #context: DaemonContext;
+  readonly #bind: BindDatagram;
+  #socket: DatagramSocket | undefined;
+  #hadAny = true;
+
+  constructor(context: DaemonContext, bind: BindDatagram) {
+    this.#context = context;
+    this.#bind = bind;
+  }
+
+  /** One round. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { facts, view, config, clock } = this.#context;
+    const socket = this.#open();
+    if (facts.standsDown || !view.filled.servers) return;
+    const farewells = planFarewells(withRemembered(view.servers.values(), facts.removed), {
+      nowMs: clock.nowMs(),
+      members: [...facts.peers, { public_key: config.wireguard_public_key, block: config.block }],
+    });
+    if (farewells.length === 0 && !this.#hadAny) return;
+    const wireguard = await observeWireguard(this.#context, signal);
+    if (!wireguard) return;
+    const kept = await this.#keepOut(farewells, signal);
+    facts.told = new Set(kept.map((one) => one.publicKey));
+    await this.#narrow(kept, wireguard, signal);
+    this.#hadAny = farewells.length > 0;
+    for (const farewell of presentFarewells(kept, wireguard, clock.nowMs())) {
+      const to = { hostname: farewell.address, port: FAREWELL_PORT };
+      await socket?.send(encodeFarewell(farewell), to).catch(() => undefined);
+    }
+  }
+
+  /** Closes the socket. */
+  close(): void {
+    this.#socket?.close();
+    this.#socket = undefined;
+  }
+
+  /** Rules that drop all from removed servers; gives those that have theirs. */
+  async #keepOut(farewells: readonly Farewell[], signal: AbortSignal): Promise<Farewell[]> {
+    const list = ["iptables", "-w", "5", "-t", "raw", "-S", "PREROUTING"] as const;
+    const rules = new Set(parseDropRules(await mustRun(this.#context, list, signal)));
+    const kept: Farewell[] = [];
+    for (const farewell of farewells) {
+      const { address } = farewell;
+      const isThere = rules.has(address) ||
+        isOk(await tryRun(this.#context, argvDropRule("-I", address), signal));
+      if (!isThere) continue;
+      kept.push(farewell);
+      const route = ["ip", "route", "replace", `${address}/32`, "dev", MESH_INTERFACE] as const;
+      if (!rules.has(address)) await mustRun(this.#context, route, signal);
+    }
+    const wanted = new Set(kept.map((one) => one.address));
+    for (const address of rules) {
+      if (wanted.has(address)) continue;
+      await tryRun(this.#context, argvDropRule("-D", address), signal);
+      const route = ["ip", "route", "del", `${address}/32`, "dev", MESH_INTERFACE] as const;
+      await tryRun(this.#context, route, signal);
+    }
+    return kept;
+  }
+
+  /** Their keys lead to one address each; keys of earlier farewells go. */
+  async #narrow(
+    kept: readonly Farewell[],
+    wireguard: WireguardState,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { facts } = this.#context;
+    const allowed = new Map(
+      wireguard.peers.map((peer) => [peer.publicKey, peer.allowedIps.join()]),
+    );
+    for (const farewell of kept) {
+      if (allowed.get(farewell.publicKey) === `${farewell.address}/32`) continue;
+      await mustRun(this.#context, argvNarrowPeer(farewell), signal);
+      this.#context.logger.info("a removed server will be told when it comes", {
+        server: farewell.serverId,
+      });
+    }
+    const keys = new Set([
+      ...kept.map((one) => one.publicKey),
+      ...facts.peers.map((peer) => peer.public_key),
+    ]);
+    for (const [key, prefixes] of allowed) {
+      // A single IPv4 address is what farewells leave; members have a block and an identity.
+      if (keys.has(key) || !/^[0-9.]+\/32$/.test(prefixes)) continue;
+      await tryRun(this.#context, ["wg", "set", MESH_INTERFACE, "peer", key, "remove"], signal);
+    }
+  }
+
+  #open(): DatagramSocket | undefined {
+    const { config, logger } = this.#context;
+    const block = parseCidr(config.block);
+    if (this.#socket || !block) return this.#socket;
+    try {
+      const socket = this.#bind({ hostname: serverAddress(block), port: FAREWELL_PORT });
+      this.#socket = socket;
+      this.#listen(socket).catch((error) => {
+        if (this.#socket !== socket) return;
+        logger.warn("farewell socket failed", { error: messageOf(error) });
+        this.close();
+      });
+    } catch (error) {
+      logger.debug("no farewell socket yet", { error: messageOf(error) });
+    }
+    return this.#socket;
+  }
+
+  async #listen(socket: DatagramSocket): Promise<void> {
+    while (true) {
+      const { bytes, hostname } = await socket.receive();
+      await this.#take(bytes, hostname);
+    }
+  }
+
+  /** Takes a word; one that is believed makes this server stand down. */
+  async #take(bytes: Uint8Array, from: string): Promise<void> {
+    const { facts, config, api, clock, logger, wake } = this.#context;
+    const word = decodeFarewell(bytes);
+    const { peers, silent } = facts;
+    if (!word || facts.standsDown) return;
+    if (!believesFarewell(word, { self: config.server_id, from, peers, silent })) return;
+    logger.warn("a member says that this server was removed, and none answers it", { from });
+    const row = ownRow(config, { hostname: "", nowMs: clock.nowMs() });
+    const removed: ServerRow = { ...row, removedAtMs: word.removed_at_ms };
+    facts.removed = [...facts.removed.filter((one) => one.id !== row.id), removed];
+    await api.execute([tombstoneServer(config.server_id, word.removed_at_ms)])
+      .catch((error) => logger.warn("tombstone not written", { error: messageOf(error) }));
+    ["memory", "heartbeat"].forEach(wake);
+  }
+}
+
+/** A removed server's containers run on for this long: the others stop answering with them first. */
+const STAND_DOWN_GRACE_MS = 60_000;
+/** A container is asked to end for this long, seconds. */
+const STOP_SECONDS = 10;
+
+/** Stops the containers of a server that was removed; once, so that an operator may start them. */
+export class StandDownDuty {
+  readonly #context: DaemonContext;
+  #sinceMs: number | undefined;
+  #done = false;
+
+  constructor(context: DaemonContext) {
+    this.#context = context;
+  }
+
+  /** One look at whether it is time. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { facts, config, process, clock, logger } = this.#context;
+    if (!facts.standsDown) {
+      this.#sinceMs = undefined;
+      return;
+    }
+    this.#sinceMs ??= clock.monotonicMs();
+    if (this.#done || clock.monotonicMs() - this.#sinceMs < STAND_DOWN_GRACE_MS) return;
+    const running = facts.containers?.filter((one) => one.running);
+    if (!running) return;
+    for (const { id, name } of running) {
+      const result = await process.run(
+        [config.engine, "stop", "--time", String(STOP_SECONDS), id],
+        { timeoutMs: COMMAND_TIMEOUT_MS + STOP_SECONDS * 1_000, signal },
+      );
+      logger.info("standing down", { stopped: name, exitCode: result.exitCode });
+    }
+    this.#done = true;
+  }
+}

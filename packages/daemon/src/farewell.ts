@@ -1,0 +1,137 @@
+/**
+ * Telling a removed server that it was removed: it may have been off, and the mesh that would have
+ * told it is closed to it. Its key stays known to WireGuard for a while, for one address alone, and
+ * everything from that address is dropped: words go to it, nothing comes back. Pure.
+ */
+import * as v from "valibot";
+import { MESH_INTERFACE, type PeerSeed, SERVER_NAME } from "@jiji/core/cluster";
+import type { ServerRow } from "@jiji/core/corrosion";
+import { cidrsOverlap, parseCidr, serverAddress } from "@jiji/core/net";
+import type { Argv } from "@jiji/core/runtime";
+import type { WireguardState } from "./wg_show.ts";
+
+/** For so long after its removal a server is told when it comes back, milliseconds. */
+export const FAREWELL_MS: number = 30 * 24 * 3_600_000;
+/** More removed servers are not told; the last ones go first. */
+export const FAREWELLS_MAX = 16;
+/** A removed server with a handshake this recent is there and is told, milliseconds. */
+const THERE_MS = 180_000;
+
+/** A removed server that is to be told. */
+export interface Farewell {
+  readonly serverId: string;
+  readonly publicKey: string;
+  /** Its own address in the mesh, the only one that leads to it. */
+  readonly address: string;
+  readonly removedAtMs: number;
+}
+
+/** Removed servers to tell: none whose key or address a member has now. */
+export function planFarewells(
+  rows: Iterable<ServerRow>,
+  o: {
+    readonly nowMs: number;
+    readonly members: readonly Pick<PeerSeed, "public_key" | "block">[];
+  },
+): Farewell[] {
+  const keys = new Set(o.members.map((member) => member.public_key));
+  const blocks = o.members.flatMap((member) => parseCidr(member.block) ?? []);
+  return [...rows].flatMap((row): Farewell[] => {
+    const block = parseCidr(row.subnet);
+    if (row.removedAtMs === null || !block || keys.has(row.wireguardPubkey)) return [];
+    if (o.nowMs - row.removedAtMs > FAREWELL_MS) return [];
+    if (blocks.some((other) => cidrsOverlap(other, block))) return [];
+    return [{
+      serverId: row.id,
+      publicKey: row.wireguardPubkey,
+      address: serverAddress(block),
+      removedAtMs: row.removedAtMs,
+    }];
+  }).sort((a, b) => b.removedAtMs - a.removedAtMs || (a.serverId < b.serverId ? -1 : 1))
+    .slice(0, FAREWELLS_MAX);
+}
+
+/** Those that are there now, by their last handshake. */
+export function presentFarewells(
+  farewells: readonly Farewell[],
+  wireguard: WireguardState,
+  nowMs: number,
+): Farewell[] {
+  const seenMs = new Map(wireguard.peers.map((peer) => [peer.publicKey, peer.handshakeAtMs]));
+  return farewells.filter((one) => nowMs - (seenMs.get(one.publicKey) ?? 0) <= THERE_MS);
+}
+
+/** The rule that drops everything a removed server sends, before it reaches any of ours. */
+export function argvDropRule(verb: "-C" | "-I" | "-D", address: string): Argv {
+  const rule = ["-i", MESH_INTERFACE, "-s", `${address}/32`, "-j", "DROP"];
+  return ["iptables", "-w", "5", "-t", "raw", verb, "PREROUTING", ...rule];
+}
+
+/** Addresses in rules of ours, from `iptables -t raw -S PREROUTING`. */
+export function parseDropRules(text: string): string[] {
+  const rule = new RegExp(`^-A PREROUTING -s ([0-9.]+)/32 -i ${MESH_INTERFACE} -j DROP$`, "gm");
+  return [...text.matchAll(rule)].map((match) => match[1]!);
+}
+
+/** Leaves WireGuard one address for the key of a removed server. */
+export function argvNarrowPeer(farewell: Farewell): Argv {
+  const { publicKey, address } = farewell;
+  return ["wg", "set", MESH_INTERFACE, "peer", publicKey, "allowed-ips", `${address}/32`];
+}
+
+const WordSchema = v.object({
+  jiji: v.literal(1),
+  kind: v.literal("removed"),
+  server: v.pipe(v.string(), v.regex(SERVER_NAME)),
+  removed_at_ms: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(8.64e15)),
+});
+
+/** What a removed server is told. */
+export type FarewellWord = v.InferOutput<typeof WordSchema>;
+
+/** No word is longer, octets. */
+const WORD_BYTES_MAX = 512;
+
+/** The word's bytes. */
+export function encodeFarewell(farewell: Farewell): Uint8Array<ArrayBuffer> {
+  const word: FarewellWord = {
+    jiji: 1,
+    kind: "removed",
+    server: farewell.serverId,
+    removed_at_ms: farewell.removedAtMs,
+  };
+  return new TextEncoder().encode(JSON.stringify(word));
+}
+
+/** The word in these bytes, or undefined: anyone can send to a UDP port. */
+export function decodeFarewell(bytes: Uint8Array): FarewellWord | undefined {
+  if (bytes.length > WORD_BYTES_MAX) return undefined;
+  try {
+    const parsed = v.safeParse(WordSchema, JSON.parse(new TextDecoder().decode(bytes)));
+    return parsed.success ? parsed.output : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Whether a server believes that it was removed: the word names it, comes from a peer's own address
+ * (which WireGuard vouches for), and no member answers it any more. Who has been away longer than
+ * this server may say so of one that was added again; the others answer it then.
+ */
+export function believesFarewell(
+  word: FarewellWord,
+  o: {
+    readonly self: string;
+    readonly from: string;
+    readonly peers: readonly PeerSeed[];
+    readonly silent: ReadonlySet<string>;
+  },
+): boolean {
+  const isPeer = o.peers.some((peer) => {
+    const block = parseCidr(peer.block);
+    return block !== undefined && serverAddress(block) === o.from;
+  });
+  return word.server === o.self && isPeer &&
+    o.peers.every((peer) => o.silent.has(peer.server_id));
+}
