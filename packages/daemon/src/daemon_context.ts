@@ -1,6 +1,6 @@
 /** What the duties share: ports, and the facts one duty finds out for another. */
 import type { PeerSeed, ServerConfig } from "@jiji/core/cluster";
-import type { CorrosionApi, ServerDoc } from "@jiji/core/corrosion";
+import type { CorrosionApi, ServerDoc, ServerRow } from "@jiji/core/corrosion";
 import type { Argv, Clock, CommandResult, Logger, Process } from "@jiji/core/runtime";
 import { isOk } from "@jiji/core/runtime";
 import type { ClusterView } from "./cluster_view.ts";

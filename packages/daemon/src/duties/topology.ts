@@ -73,7 +73,7 @@ export class TopologyDuty {
   }
 
   async #membership() {
-    const { files, view } = this.#context;
+    const { files, view, facts } = this.#context;
     this.#cacheText ??= await files.read(PEER_CACHE_FILE) ?? "";
     return {
       rows: withRemembered(view.servers.values(), facts.removed),
