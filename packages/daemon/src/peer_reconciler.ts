@@ -5,8 +5,6 @@
 import type { PeerSeed, ServerConfig } from "@jiji/core/cluster";
 import type { ServerRow } from "@jiji/core/corrosion";
 import {
-  type Cidr,
-  cidrsOverlap,
   normalizePrefix,
   parseCidr,
   parseEndpoint,
@@ -15,6 +13,7 @@ import {
   serverAddress,
 } from "@jiji/core/net";
 import { type Argv, assertNever } from "@jiji/core/runtime";
+import { Claims } from "./claims.ts";
 import type { WireguardState } from "./wg_show.ts";
 
 /** Keeps NAT mappings open, seconds. Source: wg(8), PersistentKeepalive. */
@@ -74,10 +73,12 @@ export function planTopology(
     Number(holders.has(b.public_key)) - Number(holders.has(a.public_key)) ||
     (a.server_id < b.server_id ? -1 : 1)
   );
+  const claims = new Claims();
+  claims.grant({ ...self, public_key: self.wireguard_public_key });
   const granted: PeerSeed[] = [];
   const conflicts: Conflict[] = [];
   for (const peer of sorted) {
-    const reason = conflictOf(peer, { self, granted });
+    const reason = claims.grant(peer);
     if (reason === undefined) granted.push(peer);
     else conflicts.push({ serverId: peer.server_id, reason });
   }
@@ -98,34 +99,6 @@ function seedOf(row: ServerRow): PeerSeed {
     management_ip: row.managementIp,
     endpoints: [...row.endpoints],
   };
-}
-
-function conflictOf(
-  peer: PeerSeed,
-  context: { readonly self: Self; readonly granted: readonly PeerSeed[] },
-): string | undefined {
-  const others = [
-    {
-      server_id: context.self.server_id,
-      public_key: context.self.wireguard_public_key,
-      block: context.self.block,
-      management_ip: context.self.management_ip,
-    },
-    ...context.granted,
-  ];
-  const block = parseCidr(peer.block);
-  if (!block) return "block does not parse";
-  for (const other of others) {
-    if (other.public_key === peer.public_key) return `has the key of ${other.server_id}`;
-    if (other.management_ip === peer.management_ip) return `has the identity of ${other.server_id}`;
-    if (overlaps(other.block, block)) return `its block overlaps that of ${other.server_id}`;
-  }
-  return undefined;
-}
-
-function overlaps(text: string, block: Cidr): boolean {
-  const other = parseCidr(text);
-  return other !== undefined && cidrsOverlap(other, block);
 }
 
 function goneKeys(

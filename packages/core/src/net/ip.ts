@@ -23,26 +23,44 @@ function remembered<Result>(work: (text: string) => Result): (text: string) => R
   };
 }
 
-/** Number of a dotted-quad IPv4 address, or undefined when `text` is not one (no short forms). */
-export const parseIpv4: (text: string) => number | undefined = remembered(readIpv4);
-
-function readIpv4(text: string): number | undefined {
-  if (!ipaddr.IPv4.isValidFourPartDecimal(text)) return undefined;
-  if (/(^|\.)0\d/.test(text)) return undefined;
-  return ipaddr.IPv4.parse(text).toByteArray().reduce((sum, octet) => sum * 256 + octet, 0);
+/**
+ * Number of a dotted-quad IPv4 address, or undefined when `text` is not one (no short forms, no
+ * leading zeros). By hand: daemons and resolvers read addresses all the time.
+ */
+export function parseIpv4(text: string): number | undefined {
+  let value = 0;
+  let octet = -1;
+  let dots = 0;
+  for (let at = 0; at < text.length; at++) {
+    const digit = text.charCodeAt(at) - ZERO;
+    if (digit >= 0 && digit <= 9) {
+      if (octet === 0) return undefined;
+      octet = octet < 0 ? digit : octet * 10 + digit;
+      if (octet > 255) return undefined;
+    } else {
+      if (text[at] !== "." || octet < 0) return undefined;
+      value = value * 256 + octet;
+      octet = -1;
+      dots += 1;
+    }
+  }
+  return dots === 3 && octet >= 0 ? value * 256 + octet : undefined;
 }
+
+const ZERO = 48;
 
 /** Dotted quad of an unsigned 32-bit number. */
 export function renderIpv4(address: number): string {
-  return [24, 16, 8, 0].map((shift) => Math.floor(address / 2 ** shift) % 256).join(".");
+  return `${address >>> 24}.${(address >>> 16) & 255}.${(address >>> 8) & 255}.${address & 255}`;
 }
 
 /** A network in CIDR notation, or undefined when `text` is not one or has host bits set. */
 export function parseCidr(text: string): Cidr | undefined {
-  const match = /^([0-9.]+)\/(\d{1,2})$/.exec(text);
-  const base = match?.[1] === undefined ? undefined : parseIpv4(match[1]);
-  const prefix = Number(match?.[2]);
-  if (base === undefined || !(prefix <= 32)) return undefined;
+  const slash = text.indexOf("/");
+  const base = slash < 0 ? undefined : parseIpv4(text.slice(0, slash));
+  const length = text.slice(slash + 1);
+  const prefix = /^\d{1,2}$/.test(length) ? Number(length) : Infinity;
+  if (base === undefined || prefix > 32) return undefined;
   return base % 2 ** (32 - prefix) === 0 ? { base, prefix } : undefined;
 }
 
