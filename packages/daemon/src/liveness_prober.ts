@@ -89,7 +89,10 @@ export interface Probe {
  */
 export class LivenessTable {
   readonly #self: string;
-  readonly #peers = new Map<string, PeerLiveness>();
+  /** Sorted by name. */
+  #peers = new Map<string, PeerLiveness>();
+  /** Those that are probed in every round, whatever they answer. */
+  #always: (readonly [id: string, peer: PeerLiveness])[] = [];
   readonly #mill: RumorMill;
   #ring = new ProbeRing([]);
   #members = "";
@@ -114,7 +117,7 @@ export class LivenessTable {
     const members = [...wanted].sort().join(" ");
     if (members === this.#members) return;
     this.#members = members;
-    for (const id of this.#peers.keys()) if (!wanted.has(id)) this.#peers.delete(id);
+    this.#peers = new Map([...this.#peers].filter(([id]) => wanted.has(id)).sort(byName));
     this.#mill.keep(wanted);
     this.#ring = new ProbeRing([this.#self, ...wanted]);
     const always = new Set(this.#ring.targetsOf(this.#self));
@@ -122,6 +125,7 @@ export class LivenessTable {
       if (always.has(id)) peer.probed = "always";
       else if (peer.probed === "always") peer.probed = "swept";
     }
+    this.#always = [...this.#peers].filter(([, peer]) => peer.probed === "always");
   }
 
   /** Counts what the last round left unanswered and gives the probes of the next. */
@@ -203,22 +207,22 @@ export class LivenessTable {
 
   /** Whom news go to at once. */
   neighbours(): string[] {
-    return [...this.#peers.values()].filter((peer) => peer.probed === "always" && !peer.unanswering)
-      .map((peer) => peer.address);
+    return this.#always.filter(([, peer]) => !peer.unanswering).map(([, peer]) => peer.address);
   }
 
   /** Judges everyone anew; whether the own word changed, which is to be passed on. */
   judge(o: { readonly wallMs: number; readonly nowMs: number }): boolean {
     const silent = new Set<string>();
     for (const [id, peer] of this.#peers) {
-      const own = peer.probed !== "swept";
-      if (own ? peer.unanswering : this.#isRumoured(id, peer)) silent.add(id);
+      if (peer.probed !== "swept" && peer.unanswering) silent.add(id);
+    }
+    for (const id of this.#mill.accused) {
+      const peer = this.#peers.get(id);
+      if (peer?.probed === "swept" && this.#isRumoured(id, peer)) silent.add(id);
     }
     this.#silent = silent;
     if (this.#ring.isWhole) return false;
-    const told = [...this.#peers].filter(([, peer]) =>
-      peer.probed === "always" && peer.unanswering
-    );
+    const told = this.#always.filter(([, peer]) => peer.unanswering);
     return this.#mill.say(told.slice(0, SILENT_TOLD_MAX).map(([id]) => id), o);
   }
 
@@ -235,20 +239,22 @@ export class LivenessTable {
 
   /** The report for jiji-dns and people. */
   report(nowMs: number): LivenessReport {
-    const sorted = [...this.#peers].sort(([a], [b]) => a < b ? -1 : 1);
+    const rtts: Record<string, number> = {};
+    for (const [id, peer] of this.#peers) {
+      if (peer.rttMs === undefined || this.#silent.has(id)) continue;
+      rtts[id] = Math.round(peer.rttMs * 10) / 10;
+    }
     return {
       format: 1,
       written_at_ms: nowMs,
       silent: [...this.silent],
-      rtt_ms: Object.fromEntries(
-        sorted.flatMap(([id, peer]) =>
-          peer.rttMs === undefined || this.#silent.has(id)
-            ? []
-            : [[id, Math.round(peer.rttMs * 10) / 10]]
-        ),
-      ),
+      rtt_ms: rtts,
     };
   }
+}
+
+function byName([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number {
+  return a < b ? -1 : 1;
 }
 
 const NEW_PEER: Omit<PeerLiveness, "address"> = {

@@ -29,6 +29,10 @@ const WITNESSES_SHARE = 1 / 3;
 export class RumorMill {
   readonly #self: string;
   readonly #heard = new Map<string, Heard>();
+  /** Words that messages are still to carry. */
+  readonly #due = new Set<Heard>();
+  /** Who says of a server that it is silent. */
+  readonly #accusers = new Map<string, Set<string>>();
   #own: readonly string[] = [];
   #version = 0;
 
@@ -38,7 +42,36 @@ export class RumorMill {
 
   /** Forgets words of servers that are no members any more. */
   keep(members: ReadonlySet<string>): void {
-    for (const id of this.#heard.keys()) if (!members.has(id)) this.#heard.delete(id);
+    for (const id of this.#heard.keys()) if (!members.has(id)) this.#forget(id);
+  }
+
+  #forget(id: string): void {
+    const word = this.#heard.get(id);
+    if (!word) return;
+    this.#heard.delete(id);
+    this.#due.delete(word);
+    for (const silent of word.silent) {
+      const accusers = this.#accusers.get(silent);
+      accusers?.delete(id);
+      if (accusers?.size === 0) this.#accusers.delete(silent);
+    }
+  }
+
+  #remember(rumor: Rumor, atMs: number): void {
+    this.#forget(rumor.id);
+    const word = { ...rumor, atMs, sends: SENDS };
+    this.#heard.set(word.id, word);
+    this.#due.add(word);
+    for (const silent of word.silent) {
+      const accusers = this.#accusers.get(silent);
+      if (accusers) accusers.add(word.id);
+      else this.#accusers.set(silent, new Set([word.id]));
+    }
+  }
+
+  /** Servers of which anybody says that they are silent: no others can be, by what is heard. */
+  get accused(): Iterable<string> {
+    return this.#accusers.keys();
   }
 
   /** Takes the own word; a changed one goes out. `atMs` is wall time: it outlives a restart. */
@@ -53,13 +86,8 @@ export class RumorMill {
 
   #speak(o: { readonly wallMs: number; readonly nowMs: number }): void {
     this.#version = Math.max(this.#version + 1, o.wallMs);
-    this.#heard.set(this.#self, {
-      id: this.#self,
-      version: this.#version,
-      silent: this.#own,
-      atMs: o.nowMs,
-      sends: SENDS,
-    });
+    const word = { id: this.#self, version: this.#version, silent: this.#own };
+    this.#remember(word, o.nowMs);
   }
 
   /**
@@ -78,7 +106,7 @@ export class RumorMill {
       }
       const known = this.#heard.get(rumor.id);
       if (known && known.version >= rumor.version) continue;
-      this.#heard.set(rumor.id, { ...rumor, atMs: o.nowMs, sends: SENDS });
+      this.#remember(rumor, o.nowMs);
       news = true;
     }
     return news;
@@ -86,10 +114,10 @@ export class RumorMill {
 
   /** Words for the next message: those that were sent least often first. */
   next(): Rumor[] {
-    const due = [...this.#heard.values()].filter((one) => one.sends > 0)
-      .sort((a, b) => b.sends - a.sends || b.version - a.version).slice(0, RUMORS_MAX);
-    return due.map((one) => {
+    const due = [...this.#due].sort((a, b) => b.sends - a.sends || b.version - a.version);
+    return due.slice(0, RUMORS_MAX).map((one) => {
       one.sends -= 1;
+      if (one.sends === 0) this.#due.delete(one);
       return { id: one.id, version: one.version, silent: one.silent };
     });
   }
