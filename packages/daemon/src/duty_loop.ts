@@ -18,6 +18,16 @@ export const DUTY_GAP_MS = 100;
 /** A duty that failed is tried again after this long at the latest, milliseconds. */
 export const DUTY_RETRY_MS = 5_000;
 
+/** How a duty's runs went. */
+export interface DutyStats {
+  readonly runs: number;
+  readonly failures: number;
+  readonly totalMs: number;
+  readonly lastMs: number;
+  /** Why the last run failed; undefined when it did not. */
+  readonly error: string | undefined;
+}
+
 /** Ports of the loop. */
 export interface DutyLoopOptions {
   readonly clock: Clock;
@@ -30,6 +40,9 @@ export class DutyLoop {
   readonly #options: DutyLoopOptions;
   readonly #duties: readonly Duty[];
   readonly #wakes = new Map<string, PromiseWithResolvers<void>>();
+
+  /** How each duty's runs went, by name. */
+  readonly stats = new Map<string, DutyStats>();
 
   constructor(duties: readonly Duty[], options: DutyLoopOptions) {
     this.#duties = duties;
@@ -58,6 +71,7 @@ export class DutyLoop {
         pauseMs = await this.#runOnce(duty) ?? duty.everyMs;
         if (lastError) this.#options.logger.info("duty works again", { duty: duty.name });
         lastError = "";
+        this.#count(duty, { startMs, error: undefined });
       } catch (error) {
         if (signal.aborted) return;
         pauseMs = Math.min(duty.everyMs, DUTY_RETRY_MS);
@@ -67,9 +81,25 @@ export class DutyLoop {
           this.#options.logger.warn("duty failed", { duty: duty.name, error: reason });
         }
         lastError = reason;
+        this.#count(duty, { startMs, error: reason });
       }
       await this.#rest(duty, { startMs, pauseMs });
     }
+  }
+
+  #count(
+    duty: Duty,
+    run: { readonly startMs: number; readonly error: string | undefined },
+  ): void {
+    const before = this.stats.get(duty.name);
+    const lastMs = this.#options.clock.monotonicMs() - run.startMs;
+    this.stats.set(duty.name, {
+      runs: (before?.runs ?? 0) + 1,
+      failures: (before?.failures ?? 0) + (run.error === undefined ? 0 : 1),
+      totalMs: (before?.totalMs ?? 0) + lastMs,
+      lastMs,
+      error: run.error,
+    });
   }
 
   async #runOnce(duty: Duty): Promise<number | void> {

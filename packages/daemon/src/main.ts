@@ -89,7 +89,7 @@ const status = command("status")
   .description("show all that this server knows of the cluster, also when parts are down")
   .option("--json", "print JSON")
   .action(async (options) => {
-    const { collectStatus, renderStatus } = await import("./commands/status.ts");
+    const { collectStatus, fetchReport, renderStatus } = await import("./commands/status.ts");
     const { systemFiles } = await import("./system_files.ts");
     const found = await collectStatus({
       config: await readConfig(options.config).catch(() => undefined),
@@ -97,6 +97,7 @@ const status = command("status")
       files: systemFiles,
       api: await openApi(options).catch(() => undefined),
       clock: systemClock,
+      askDaemon: fetchReport,
     });
     print(options.json ? JSON.stringify(found) : renderStatus(found));
   });

@@ -32,6 +32,7 @@ Deno.test("collectStatus(): with everything down it still shows the peers and sa
     files,
     api: NO_API,
     clock: new SimClock(12_000),
+    askDaemon: () => Promise.reject(new Error("no daemon")),
   });
   assert.equal(found.servers, null);
   assert.equal(found.peers?.[0]?.server_id, "s2");
@@ -53,6 +54,7 @@ Deno.test("collectStatus(): shows rows, removed servers included", async () => {
     files: new FakeFiles(),
     api,
     clock: systemClock,
+    askDaemon: () => Promise.reject(new Error("no daemon")),
   };
   const found = await collectStatus(ports);
   assert.equal(found.servers?.[0]?.removedAtMs, 5);

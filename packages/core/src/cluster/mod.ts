@@ -1,5 +1,6 @@
 /** The rules that cli, daemon and dns must agree on: names, labels, paths, ports, rows. */
 export * from "./container_labels.ts";
+export * from "./daemon_report.ts";
 export * from "./dns_names.ts";
 export * from "./liveness.ts";
 export * from "./names.ts";

@@ -1,5 +1,6 @@
 import * as v from "valibot";
 import { ServerDocSchema } from "../corrosion/server_doc.ts";
+import { DaemonReportSchema } from "./daemon_report.ts";
 import { LivenessSchema } from "./liveness.ts";
 
 const ServerSchema = v.object({
@@ -61,6 +62,8 @@ const StatusSchema = v.object({
   units: v.nullable(v.record(v.string(), v.string())),
   /** One sentence each: what is wrong on this server. Empty when all is well. */
   problems: v.array(v.string()),
+  /** What the running daemon knows; null when it does not answer, absent in older versions. */
+  daemon: v.optional(v.nullable(DaemonReportSchema)),
 });
 
 /** What `jiji-daemon status --json` prints: all that one server knows, in one round trip. */

@@ -28,6 +28,7 @@ import { EndpointDuty, TopologyDuty } from "../duties/topology.ts";
 import { watchLinks } from "../link_watch.ts";
 import { PROBE_EVERY_MS } from "../liveness_prober.ts";
 import { parseRemovedServers, REMOVED_FILE } from "../removed_servers.ts";
+import { serveReport } from "../duties/reporting.ts";
 import { systemFiles } from "../system_files.ts";
 
 /** Options of `jiji-daemon run`. */
@@ -47,6 +48,7 @@ export interface DutySet {
   readonly farewell: FarewellDuty;
 }
 
+  readonly corrosion: CorrosionDuty;
 /** Runs every duty until the signal aborts. */
 export async function runDaemon(options: RunOptions): Promise<void> {
   const logger = await createJsonLogger("jiji-daemon", "info");
@@ -91,7 +93,13 @@ export async function runDaemon(options: RunOptions): Promise<void> {
     onServers: () => ["topology", "heartbeat", "memory", "farewell"].forEach(wake),
     onContainers: () => wake("registry"),
   });
-  const watching = [set.containers.watch(signal), watchLinks(context, signal)];
+  const reporting = serveReport({
+    context,
+    corrosion: () => set.corrosion.report,
+    duties: () => loop.stats,
+    signal,
+  });
+  const watching = [reporting, set.containers.watch(signal), watchLinks(context, signal)];
   await Promise.all([loop.run(), following, ...watching]).catch((error) => {
     if (!signal.aborted) throw error;
     logger.debug("ended while stopping", { error: messageOf(error) });
@@ -139,5 +147,5 @@ function dutySet(context: DaemonContext): DutySet {
     duty("farewell", { everyMs: 5_000, timeoutMs: 30_000 }, (s) => farewell.run(s)),
     duty("stand-down", { everyMs: 5_000, timeoutMs: 600_000 }, (s) => standDown.run(s)),
   ];
-  return { duties, containers, liveness, news, farewell };
+  return { duties, containers, liveness, pathMtu, news, farewell, corrosion };
 }

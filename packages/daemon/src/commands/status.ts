@@ -1,6 +1,9 @@
 /** `jiji-daemon status`: all that this server knows, also when half of it is down. */
 import {
+  DAEMON_STATUS_PORT,
+  type DaemonReport,
   MESH_INTERFACE,
+  parseDaemonReport,
   parseLiveness,
   parsePeerSeeds,
   type PeerStatus,
@@ -19,6 +22,7 @@ import {
   type ServerRow,
   type Statement,
 } from "@jiji/core/corrosion";
+import { parseCidr, serverAddress } from "@jiji/core/net";
 import { type Clock, messageOf, type Process, VERSION } from "@jiji/core/runtime";
 import type { Files } from "../daemon_context.ts";
 import { observeWireguard, PEER_CACHE_FILE } from "../duties/topology.ts";
@@ -32,6 +36,21 @@ export interface StatusPorts {
   /** Undefined when there is no token to ask with. */
   readonly api: CorrosionApi | undefined;
   readonly clock: Clock;
+  /** Asks the running daemon. @throws while it does not answer. */
+  readonly askDaemon: (config: ServerConfig) => Promise<DaemonReport>;
+}
+
+/** The running daemon has this long to tell, milliseconds. */
+const REPORT_TIMEOUT_MS = 2_000;
+
+/** The report of the daemon that runs on this server. */
+export async function fetchReport(config: ServerConfig): Promise<DaemonReport> {
+  const block = parseCidr(config.block);
+  const url = `http://${block && serverAddress(block)}:${DAEMON_STATUS_PORT}/report`;
+  const response = await fetch(url, { signal: AbortSignal.timeout(REPORT_TIMEOUT_MS) });
+  const text = await response.text();
+  if (!response.ok) throw new Error(`${url}: HTTP ${response.status}`);
+  return parseDaemonReport(text);
 }
 
 /** A report older than this means that the daemon is not running, milliseconds. */
@@ -50,7 +69,7 @@ export async function collectStatus(ports: StatusPorts): Promise<ServerStatus> {
   };
   if (!ports.config) problems.push(`${SERVER_PATHS.serverConfig} is missing or malformed`);
   const nowMs = ports.clock.nowMs();
-  const [servers, containers, wireguard, units, seeds, livenessText] = await Promise.all([
+  const [servers, containers, wireguard, units, seeds, livenessText, daemon] = await Promise.all([
     attempt("corrosion: servers", () => rows<ServerRow>(ports, SELECT_SERVERS, parseServerRow)),
     attempt(
       "corrosion: containers",
@@ -60,6 +79,8 @@ export async function collectStatus(ports: StatusPorts): Promise<ServerStatus> {
     attempt("systemctl", () => unitStates(ports.process)),
     attempt("peer files", () => knownSeeds(ports.files)),
     attempt("liveness", () => ports.files.read(SERVER_PATHS.liveness)),
+    // Whether it runs at all shows in its units and its liveness report.
+    ports.config ? ports.askDaemon(ports.config).catch(() => null) : null,
   ]);
   const liveness = parseLiveness(livenessText ?? "") ?? null;
   if (wireguard === undefined) problems.push(`interface ${MESH_INTERFACE} is missing`);
@@ -82,6 +103,7 @@ export async function collectStatus(ports: StatusPorts): Promise<ServerStatus> {
     liveness,
     units,
     problems,
+    daemon,
   };
 }
 
@@ -148,5 +170,11 @@ export function renderStatus(status: ServerStatus): string {
       `  container ${container.name} on ${container.serverId}: ${container.ip}, ${container.health}`,
     );
   }
-  return [...lines, ...status.problems.map((problem) => `problem: ${problem}`)].join("\n");
+  const { partition } = status.daemon ?? {};
+  if (partition) lines.push(`  ${partition.reason}`);
+  return [
+    ...lines,
+    ...status.problems.map((problem) => `problem: ${problem}`),
+    ...(status.daemon?.notices ?? []).map((notice) => `notice: ${notice}`),
+  ].join("\n");
 }
