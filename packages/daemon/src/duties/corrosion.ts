@@ -74,8 +74,9 @@ export class CorrosionDuty {
     if (restart) return await this.#restart("it does not answer", signal);
     this.#noteAnswering(nowMs);
     if (nowMs - this.#deepAtMs < DEEP_LOOK_EVERY_MS) return;
-    this.#deepAtMs = nowMs;
     await this.#lookDeep(answers, signal);
+    // While it does not answer every look is a deep one.
+    if (answers) this.#deepAtMs = nowMs;
   }
 
   async #lookDeep(answers: boolean, signal: AbortSignal): Promise<void> {
