@@ -18,18 +18,53 @@ export type Change =
   | { readonly table: "servers"; readonly id: string; readonly value: Versioned<ServerRow> }
   | { readonly table: "containers"; readonly id: string; readonly value: Versioned<ContainerRow> };
 
+/** A log is cut down to what still holds when it has this many changes to each row. */
+const LOG_PER_ROW = 3;
+/** Shorter logs are left alone. */
+const LOG_MIN = 64;
+
 /** Rows and the order in which they came here. */
 export class Replica {
   readonly servers = new Map<string, Versioned<ServerRow>>();
   readonly containers = new Map<string, Versioned<ContainerRow>>();
-  /** Every change here; others take what they have not seen yet. */
-  readonly log: Change[] = [];
+  /** Changes in the order in which they came, with their numbers; those that newer ones replaced may be missing. */
+  #log: Change[] = [];
+  #numbers: number[] = [];
+  #next = 0;
+
+  /** Number that the next change gets. */
+  get head(): number {
+    return this.#next;
+  }
 
   /** All rows gone, as after a deleted database. */
   clear(): void {
     this.servers.clear();
     this.containers.clear();
-    this.log.length = 0;
+    this.#log = [];
+    this.#numbers = [];
+  }
+
+  /** Calls back with each change from this number on. */
+  since(number: number, each: (change: Change) => void): void {
+    let [low, high] = [0, this.#numbers.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.#numbers[middle]! < number) low = middle + 1;
+      else high = middle;
+    }
+    const log = this.#log;
+    for (let at = low; at < log.length; at++) each(log[at]!);
+  }
+
+  #append(change: Change): void {
+    this.#log.push(change);
+    this.#numbers.push(this.#next++);
+    const rows = this.servers.size + this.containers.size;
+    if (this.#log.length < Math.max(LOG_MIN, LOG_PER_ROW * rows)) return;
+    const held = this.#log.map((one) => this[one.table].get(one.id) === one.value);
+    this.#log = this.#log.filter((_, at) => held[at]);
+    this.#numbers = this.#numbers.filter((_, at) => held[at]);
   }
 
   /** Takes a change in; false when it is no news. A server's tombstone stays. */
@@ -38,18 +73,18 @@ export class Replica {
       const ours = this.containers.get(change.id);
       if (ours && ours.version >= change.value.version) return false;
       this.containers.set(change.id, change.value);
-      this.log.push(change);
+      this.#append(change);
       return true;
     }
     const ours = this.servers.get(change.id);
     const theirs = change.value;
     const removedAtMs = ours?.row?.removedAtMs ?? theirs.row?.removedAtMs ?? null;
     const newer = !ours || theirs.version > ours.version ? theirs : ours;
-    if (newer === ours && ours.row?.removedAtMs === removedAtMs) return false;
-    if (!newer.row) return false;
-    const value = { version: newer.version, row: { ...newer.row, removedAtMs } };
+    if (!newer.row || newer === ours && ours.row?.removedAtMs === removedAtMs) return false;
+    const isWhole = newer === theirs && newer.row.removedAtMs === removedAtMs;
+    const value = isWhole ? theirs : { version: newer.version, row: { ...newer.row, removedAtMs } };
     this.servers.set(change.id, value);
-    this.log.push({ table: "servers", id: change.id, value });
+    this.#append(isWhole ? change : { table: "servers", id: change.id, value });
     return true;
   }
 

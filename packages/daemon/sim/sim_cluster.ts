@@ -11,6 +11,10 @@ const GOSSIP_MS = 300;
 const HANDSHAKE_MS = 5_000;
 /** Servers that one gossips with in a round. */
 const GOSSIP_FANOUT = 3;
+/** A change is told for this many rounds after it came; syncs find what was missed. */
+const FRESH_ROUNDS = 4;
+/** In clusters larger than this not everyone compares everything in every round. */
+const SYNCS_PER_ROUND = 16;
 /** Members that a newcomer's seed names. */
 const SEEDS_MAX = 20;
 
@@ -30,6 +34,9 @@ export class SimCluster {
   readonly #owners = new Map<string, string>();
   /** How much of each replica's log each other has seen. */
   readonly #synced = new Map<number, number>();
+  /** Where each log stood in the last rounds. */
+  readonly #marks = new Map<SimServer, number[]>();
+  #rounds = 0;
   #sinceHandshakeMs = HANDSHAKE_MS;
 
   constructor(count: number, random: Random) {
@@ -138,24 +145,35 @@ export class SimCluster {
     }
   }
 
+  /** Fresh changes go to a few; now and then two servers compare all that they have. */
   #gossip(): void {
-    for (const server of this.servers) {
+    this.#rounds += 1;
+    const { servers } = this;
+    const syncEvery = Math.max(1, Math.ceil(servers.length / SYNCS_PER_ROUND));
+    for (const server of servers) {
       if (!server.isUp) continue;
+      const marks = this.#marks.get(server) ?? [];
+      this.#marks.set(server, [...marks, server.replica.head].slice(-FRESH_ROUNDS));
       for (let count = 0; count < GOSSIP_FANOUT; count++) {
-        const other = this.servers[Math.floor(this.random.next() * this.servers.length)]!;
+        const other = servers[Math.floor(this.random.next() * servers.length)]!;
         if (other === server || !this.connected(server, other)) continue;
-        if (this.random.next() >= this.loss) this.#tell(server, other);
+        if (this.random.next() < this.loss) continue;
+        const isSync = (this.#rounds + server.index) % syncEvery === 0;
+        if (isSync) this.#sync(server, other);
+        else this.#tell(server, { other, from: marks[0] ?? 0 });
       }
     }
   }
 
-  #tell(from: SimServer, to: SimServer): void {
-    const way = this.#way(from, to);
-    const { log } = from.replica;
+  #sync(server: SimServer, other: SimServer): void {
+    const way = this.#way(server, other);
     // A part of what was told before comes once more: late and doubled rows are ordinary.
-    const seen = Math.max(0, Math.min(this.#synced.get(way) ?? 0, log.length) - 1);
-    for (let at = seen; at < log.length; at++) to.merge(log[at]!);
-    this.#synced.set(way, log.length);
+    this.#tell(server, { other, from: (this.#synced.get(way) ?? 0) - 1 });
+    this.#synced.set(way, server.replica.head);
+  }
+
+  #tell(server: SimServer, o: { readonly other: SimServer; readonly from: number }): void {
+    server.replica.since(o.from, (change) => o.other.merge(change));
   }
 
   #handshakes(): void {

@@ -224,8 +224,7 @@ export class SimServer {
     if (!row) return;
     const known = context.view.servers.get(change.id);
     context.view.servers.set(change.id, row);
-    const facts = (one: typeof row) => JSON.stringify({ ...one, lastSeenMs: 0 });
-    if (!known || facts(known) !== facts(row)) {
+    if (!known || !isSameBut(known, row, "lastSeenMs")) {
       context.wake("topology");
       if (change.id === this.id) context.wake("heartbeat");
     }
@@ -280,4 +279,12 @@ export class SimServer {
     );
     if (!evident) this.#cluster.offend(`${this.id} removed a peer by absence`);
   }
+}
+
+/** Whether two rows have the same cells but one. Rows that a heartbeat changed share all others. */
+function isSameBut<Row extends object>(a: Row, b: Row, but: keyof Row): boolean {
+  const keys = Object.keys(b) as (keyof Row)[];
+  return keys.every((key) =>
+    key === but || a[key] === b[key] || JSON.stringify(a[key]) === JSON.stringify(b[key])
+  );
 }
