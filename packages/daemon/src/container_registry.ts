@@ -29,7 +29,8 @@ export function rowOf(
     service: labels.service,
     serverId: o.serverId,
     instance: labels.instance,
-    name: container.name,
+    // While it waits for its successor it keeps its name here: nothing but the name has changed.
+    name: container.name.replace(/_old_\d+$/, ""),
     version: labels.version,
     ip,
     ports: labels.ports.filter((port) => /^\d{1,5}\/(tcp|udp)$/.test(port)),

@@ -10,7 +10,8 @@ import {
   argvListIds,
   argvLogsTail,
 } from "../src/engine/argv.ts";
-import { isTelling, parseEvent, parseIds, parseInspected } from "../src/engine/containers.ts";
+import { applyEvents, isTelling, parseEvent } from "../src/engine/container_events.ts";
+import { parseIds, parseInspected } from "../src/engine/containers.ts";
 import { container } from "./builders.ts";
 
 const INSPECTED = {
@@ -95,6 +96,31 @@ Deno.test("parseEvent(): docker's and podman's events mean the same", () => {
   assert.ok(!isTelling({ id: "abc", action: "exec_create: /bin/sh" }));
   assert.equal(parseEvent("garbage"), undefined);
   assert.deepEqual(parseIds(`${"a".repeat(64)}\n\nx;y\n`), ["a".repeat(64)]);
+});
+
+Deno.test("applyEvents(): what an event says needs no question, everything else does", () => {
+  const [one, two, three] = [container(1), container(2), container(3)];
+  const { containers, look } = applyEvents([one, two, three], [
+    { id: one.id, action: "kill", signal: "15" },
+    { id: one.id, action: "die" },
+    { id: two.id, action: "rename", name: "casa-web_old_7" },
+    { id: three.id, action: "kill", signal: "SIGHUP" },
+    { id: three.id, action: "die" },
+    { id: three.id, action: "start" },
+    { id: "fresh", action: "start" },
+    { id: "brief", action: "start" },
+    { id: "brief", action: "destroy" },
+  ]);
+  const facts = containers.map((each) => [each.name, each.running, each.isEnding ?? false]);
+  assert.deepEqual(facts, [
+    [one.name, false, true],
+    ["casa-web_old_7", true, false],
+    [three.name, false, false],
+  ]);
+  assert.deepEqual(look, [three.id, "fresh"]);
+  assert.deepEqual(applyEvents([one], [{ id: one.id, action: "destroy" }]).containers, []);
+  // Podman does not tell the new name.
+  assert.deepEqual(applyEvents([one], [{ id: one.id, action: "rename" }]).look, [one.id]);
 });
 
 const CHECK = { kind: "tcp", port: 1, interval_ms: 5_000, timeout_ms: 500 } as const;

@@ -6,16 +6,20 @@ import { planRegistry, registryTransactions, rowOf } from "../container_registry
 import { type DaemonContext, mustRun, renderFailure, tryRun } from "../daemon_context.ts";
 import { argvEvents, argvInspect, argvListIds } from "../engine/argv.ts";
 import {
+  applyEvents,
+  type ContainerEvent,
   isTelling,
-  type ObservedContainer,
   parseEvent,
-  parseIds,
-  parseInspected,
-} from "../engine/containers.ts";
+} from "../engine/container_events.ts";
+import { type ObservedContainer, parseIds, parseInspected } from "../engine/containers.ts";
 import { type CheckNetwork, runCheck } from "./checks.ts";
 
 /** Containers inspected by one command; keeps the argument list short. */
 const INSPECT_MAX = 200;
+/** Everything is looked at this often, whatever events say, milliseconds. */
+const WHOLE_LOOK_EVERY_MS = 15_000;
+/** A container that is not healthy yet gets its row after this long, milliseconds. */
+const STARTING_UNTOLD_MS = 1_500;
 /** Checks under way at once. */
 export const CHECKS_MAX = 32;
 /** A write shows in the subscription within this time, milliseconds (seen: 0.3–0.6 s). */
@@ -28,8 +32,16 @@ export async function observeContainers(
   context: Pick<DaemonContext, "config" | "process">,
   signal?: AbortSignal,
 ): Promise<ObservedContainer[]> {
+  const ids = parseIds(await mustRun(context, argvListIds(context.config.engine), signal));
+  return await inspectContainers(ids, context, signal);
+}
+
+async function inspectContainers(
+  ids: readonly string[],
+  context: Pick<DaemonContext, "config" | "process">,
+  signal?: AbortSignal,
+): Promise<ObservedContainer[]> {
   const { engine } = context.config;
-  const ids = parseIds(await mustRun(context, argvListIds(engine), signal));
   const found: ObservedContainer[] = [];
   for (let at = 0; at < ids.length; at += INSPECT_MAX) {
     const argv = argvInspect(engine, ids.slice(at, at + INSPECT_MAX));
@@ -43,18 +55,41 @@ export async function observeContainers(
   return found.filter((container) => container.labels !== undefined);
 }
 
-/** Looks at the engine's containers; runs after each event and on a timer. */
+/** Looks at the engine's containers; follows its events, and looks at all of them on a timer. */
 export class ContainersDuty {
   readonly #context: DaemonContext;
+  #events: ContainerEvent[] = [];
+  #wholeAtMs = -Infinity;
 
   constructor(context: DaemonContext) {
     this.#context = context;
   }
 
-  /** One full look. */
+  /** Takes over the events since the last run; without any, or after a while, looks at everything. */
   async run(signal: AbortSignal): Promise<void> {
+    const { facts, clock } = this.#context;
+    const events = this.#events;
+    this.#events = [];
+    const nowMs = clock.monotonicMs();
+    const isPart = events.length > 0 && nowMs - this.#wholeAtMs < WHOLE_LOOK_EVERY_MS;
+    if (!isPart || !facts.containers) {
+      this.#adopt(await observeContainers(this.#context, signal));
+      this.#wholeAtMs = nowMs;
+      return;
+    }
+    const { containers, look } = applyEvents(facts.containers, events);
+    // What ended is told before the engine is asked about the others.
+    this.#adopt(containers);
+    if (look.length === 0) return;
+    const seen = await inspectContainers(look, this.#context, signal);
+    this.#adopt([
+      ...facts.containers.filter((one) => !look.includes(one.id)),
+      ...seen.filter((container) => container.labels !== undefined),
+    ]);
+  }
+
+  #adopt(containers: readonly ObservedContainer[]): void {
     const { facts, view, clock, wake } = this.#context;
-    const containers = await observeContainers(this.#context, signal);
     const running = new Map(
       containers.filter((one) => one.running).map((one) => [one.id, one]),
     );
@@ -77,10 +112,13 @@ export class ContainersDuty {
     for (let first = true; !signal.aborted; first = false) {
       try {
         // The stream broke: the engine may have been restarted, and its rules with it.
+        this.#wholeAtMs = -Infinity;
         if (!first) ["containers", "network"].forEach(wake);
         for await (const line of process.lines(argvEvents(config.engine), { signal })) {
           const event = parseEvent(line);
-          if (event && isTelling(event)) wake("containers");
+          if (!event || !isTelling(event)) continue;
+          this.#events.push(event);
+          wake("containers");
         }
       } catch (error) {
         if (!signal.aborted) logger.debug("event stream failed", { error: messageOf(error) });
@@ -108,7 +146,7 @@ export class HealthDuty {
     let nextMs = 1_000;
     for (const container of facts.containers ?? []) {
       const state = facts.health.get(container.id);
-      if (!state || this.#running.has(container.id)) continue;
+      if (!state || container.isEnding || this.#running.has(container.id)) continue;
       const inMs = state.nextCheckAtMs - nowMs;
       if (inMs <= 0 && this.#running.size < CHECKS_MAX) this.#start(container);
       else nextMs = Math.min(nextMs, Math.max(inMs, 50));
@@ -141,6 +179,8 @@ export class HealthDuty {
     });
     // A restart or an end while the check ran makes its outcome meaningless.
     if (facts.health.get(container.id) !== before) return;
+    const isEnding = facts.containers?.some((one) => one.id === container.id && one.isEnding);
+    if (isEnding) return;
     const after = advanceHealth(before, outcome, {
       nowMs: clock.monotonicMs(),
       check,
@@ -184,6 +224,7 @@ export class RegistryDuty {
     // Before both sides have been read whole, a difference would mean nothing.
     if (!facts.containers || !view.filled.containers || facts.standsDown) return;
     const wanted = facts.containers
+      .filter((one) => this.#isToTell(one))
       .map((one) => rowOf(one, { serverId: config.server_id, health: facts.health.get(one.id) }))
       .filter((row) => row !== undefined);
     const plan = planRegistry(wanted, this.#present(), config.server_id);
@@ -202,6 +243,14 @@ export class RegistryDuty {
       });
     }
     await this.#announceServices(wanted);
+  }
+
+  /** Most new containers are healthy within a moment: one row for them instead of two. */
+  #isToTell(container: ObservedContainer): boolean {
+    const { facts, clock } = this.#context;
+    const isStarting = facts.health.get(container.id)?.status === "starting";
+    const ageMs = clock.nowMs() - container.startedAtMs;
+    return !isStarting || ageMs < 0 || ageMs >= STARTING_UNTOLD_MS;
   }
 
   /** What Corrosion has: the view, with own writes of the last moments laid over it. */

@@ -29,6 +29,8 @@ export interface ObservedContainer {
   readonly error?: string | undefined;
   readonly restarts: number;
   readonly engineHealth: EngineHealth;
+  /** It was told to end: what its check says until then is no news. Default: no. */
+  readonly isEnding?: boolean;
 }
 
 const Health = v.nullish(v.object({ Status: v.optional(v.string(), "") }));
@@ -106,46 +108,4 @@ function parseInstant(text: string): number {
 /** Ids in the output of `ps -q`. */
 export function parseIds(text: string): string[] {
   return text.split("\n").map((line) => line.trim()).filter((id) => /^[a-f0-9]{12,64}$/.test(id));
-}
-
-/** What happened to a container. */
-export interface ContainerEvent {
-  readonly id: string;
-  /** Docker's words: `start`, `die`, `destroy`, `rename`, `health_status: healthy`, … */
-  readonly action: string;
-}
-
-const DockerEvent = v.object({
-  Action: v.string(),
-  Actor: v.object({ ID: v.string() }),
-});
-const PodmanEvent = v.object({ Status: v.string(), ID: v.string() });
-
-/** Podman's words where they differ. Source: podman-events(1) 4.3. */
-const PODMAN_ACTIONS: Readonly<Record<string, string>> = {
-  died: "die",
-  remove: "destroy",
-  removed: "destroy",
-};
-
-/** The event in a line of the event stream, or undefined. */
-export function parseEvent(line: string): ContainerEvent | undefined {
-  let json: unknown;
-  try {
-    json = JSON.parse(line);
-  } catch {
-    return undefined;
-  }
-  const docker = v.safeParse(DockerEvent, json);
-  if (docker.success) return { id: docker.output.Actor.ID, action: docker.output.Action };
-  const podman = v.safeParse(PodmanEvent, json);
-  if (!podman.success) return undefined;
-  const { Status, ID } = podman.output;
-  return { id: ID, action: PODMAN_ACTIONS[Status] ?? Status };
-}
-
-/** Whether containers may have to be looked at again; `exec_*` and `top` change nothing. */
-export function isTelling(event: ContainerEvent): boolean {
-  return /^(create|start|restart|stop|kill|die|destroy|rename|pause|unpause|oom|health_status|cleanup|init)/
-    .test(event.action);
 }

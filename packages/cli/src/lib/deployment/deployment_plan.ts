@@ -159,7 +159,7 @@ function planInstance(
     ...base,
     action: actionOf(judgement),
     causes: causesOf(judgement),
-    prepare: starts ? [...prepare, ...imageSteps(service)] : [],
+    prepare: starts ? [...prepare, ...imageSteps(service, judgement.host)] : [],
     start: startSteps(judgement),
     switch: switchSteps(judgement),
     expect: expectations(judgement),

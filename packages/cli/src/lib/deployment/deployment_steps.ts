@@ -19,15 +19,16 @@ import { releaseFile } from "./release_records.ts";
 import { addressOf } from "./service_slots.ts";
 
 /** Gets image and files to the server. */
-export function imageSteps(service: DesiredService): DeployStep[] {
-  const steps: DeployStep[] = [
-    {
-      kind: "pullImage",
-      image: service.spec.image,
-      always: service.pull === "always",
-      ...(service.authFolder === undefined ? {} : { authFolder: service.authFolder }),
-    },
-  ];
+export function imageSteps(service: DesiredService, host: ObservedHost): DeployStep[] {
+  const always = service.pull === "always";
+  const pull: DeployStep = {
+    kind: "pullImage",
+    image: service.spec.image,
+    always,
+    ...(service.authFolder === undefined ? {} : { authFolder: service.authFolder }),
+  };
+  const isThere = !always && host.images.includes(service.spec.image);
+  const steps: DeployStep[] = isThere ? [] : [pull];
   const { files, folders = [] } = service;
   if (files.length + folders.length > 0) steps.push({ kind: "shipFiles", files, folders });
   return [...steps, ...certificateSteps(service)];
