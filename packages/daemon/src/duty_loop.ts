@@ -28,6 +28,9 @@ export interface DutyStats {
   readonly error: string | undefined;
 }
 
+/** Why a timer is not needed any more; as a constant it costs no stack trace each time. */
+const OVER = new Error("over");
+
 /** Ports of the loop. */
 export interface DutyLoopOptions {
   readonly clock: Clock;
@@ -124,7 +127,7 @@ export class DutyLoop {
       if (!signal.aborted) await work.catch(() => undefined);
       throw error;
     } finally {
-      timer.abort();
+      timer.abort(OVER);
     }
   }
 
@@ -141,6 +144,6 @@ export class DutyLoop {
     const sinceMs = clock.monotonicMs() - o.startMs;
     const gapMs = Math.min(DUTY_GAP_MS, o.pauseMs) - sinceMs;
     if (gapMs > 0) await sleep(gapMs);
-    over.abort();
+    over.abort(OVER);
   }
 }

@@ -157,15 +157,16 @@ export function macOf(address: string): string {
 }
 
 /** Canonical text of an IPv4 or IPv6 address for comparing, or undefined when it is neither. */
-export const normalizeIp: (text: string) => string | undefined = remembered(readIp);
-
-function readIp(text: string): string | undefined {
+export function normalizeIp(text: string): string | undefined {
   const ipv4 = parseIpv4(text);
-  if (ipv4 !== undefined) return renderIpv4(ipv4);
-  return ipaddr.IPv6.isValid(text) && !text.includes("%")
-    ? ipaddr.IPv6.parse(text).toRFC5952String()
-    : undefined;
+  return ipv4 === undefined ? normalizeIpv6(text) : renderIpv4(ipv4);
 }
+
+const normalizeIpv6 = remembered((text) =>
+  ipaddr.IPv6.isValid(text) && !text.includes("%")
+    ? ipaddr.IPv6.parse(text).toRFC5952String()
+    : undefined
+);
 
 /** Canonical text of an IPv4 or IPv6 prefix (a bare address counts as one host), or undefined. */
 export function normalizePrefix(text: string): string | undefined {
