@@ -24,6 +24,3 @@ export const DNS_TTL_MS = 5_000;
 export const LOCK_EXPIRY_SECONDS = 30;
 /** How often a held lock is renewed, milliseconds. */
 export const LOCK_RENEW_MS = 8_000;
-
-/** MTU of the mesh: 1420 fits WireGuard over IPv6 on 1500. Source: wg-quick(8). */
-export const MESH_MTU = 1420;

@@ -130,9 +130,15 @@ export function renderNetavarkNetwork(
   ) + "\n";
 }
 
+/** Tables of iptables that have rules of ours. */
+export const FIREWALL_TABLES = ["filter", "nat", "mangle"] as const;
+
+/** One of {@link FIREWALL_TABLES}. */
+export type FirewallTable = (typeof FIREWALL_TABLES)[number];
+
 /** A rule that must stand in a chain. */
 export interface FirewallRule {
-  readonly table: "filter" | "nat";
+  readonly table: FirewallTable;
   readonly chain: string;
   /** Words after the chain, in the order in which `iptables -S` prints them. */
   readonly match: readonly string[];
@@ -169,6 +175,16 @@ export function firewallRules(
       beforeMasquerade: false,
     })),
     {
+      // Containers take 1,500 octets for granted, and nobody may count on ICMP to tell them better.
+      table: "mangle",
+      chain: "FORWARD",
+      match: [
+        ...["-o", MESH_INTERFACE, "-p", "tcp", "-m", "tcp", "--tcp-flags", "SYN,RST", "SYN"],
+        ...["-j", "TCPMSS", "--clamp-mss-to-pmtu"],
+      ],
+      beforeMasquerade: false,
+    },
+    {
       table: "nat",
       chain: "POSTROUTING",
       match: ["-s", cidr, "-d", cidr, "-j", "ACCEPT"],
@@ -177,11 +193,8 @@ export function firewallRules(
   ];
 }
 
-/** What the firewall has: `iptables -S` per table. */
-export interface ObservedFirewall {
-  readonly filter: string;
-  readonly nat: string;
-}
+/** What the firewall has: `iptables -S` per table; a table that is absent is left alone. */
+export type ObservedFirewall = Readonly<Partial<Record<FirewallTable, string>>>;
 
 /**
  * Rules that masquerade, or jump to a chain that does for a network: docker's, and netavark's and
@@ -206,7 +219,7 @@ export function planFirewall(
   observed: ObservedFirewall,
 ): FirewallStep[] {
   return rules.flatMap((rule): FirewallStep[] => {
-    const lines = observed[rule.table].split("\n").map((line) => line.trim());
+    const lines = (observed[rule.table] ?? "").split("\n").map((line) => line.trim());
     const isChain = lines.some((line) =>
       line.startsWith(`-P ${rule.chain} `) || line === `-N ${rule.chain}`
     );
@@ -223,7 +236,7 @@ export function planFirewall(
 }
 
 /** Lists a table's rules. */
-export function argvFirewallList(table: "filter" | "nat"): Argv {
+export function argvFirewallList(table: FirewallTable): Argv {
   return ["iptables", "-w", "5", "-t", table, "-S"];
 }
 

@@ -6,6 +6,7 @@ import { isOk } from "@jiji/core/runtime";
 import type { ClusterView } from "./cluster_view.ts";
 import type { HealthState } from "./container_health.ts";
 import type { ObservedContainer } from "./engine/containers.ts";
+import type { HostInterface } from "./mesh/own_addresses.ts";
 
 /** Files as a port. */
 export interface Files {
@@ -21,6 +22,12 @@ export interface DaemonFacts {
   peers: readonly PeerSeed[];
   /** `ip:port` where others reach this server now, best first; undefined before the first look. */
   endpoints?: readonly string[];
+  /** Its interfaces, as last seen. */
+  interfaces?: readonly HostInterface[];
+  /** `ip:port` at which WireGuard has each peer now, by server. */
+  endpointsInUse?: ReadonlyMap<string, string>;
+  /** Largest packet on the way to each server, octets by name; undefined when nobody looks. */
+  mtu?: ReadonlyMap<string, number>;
   /** What this server tells of itself in its row, beside its version. */
   doc?: ServerDoc;
   /** jiji's containers on this server; undefined before the first look. */

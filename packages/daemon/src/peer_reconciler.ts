@@ -2,7 +2,7 @@
  * Which peers and routes this server must have, and the steps that lead there. Pure. A peer leaves
  * only on evidence: its server's tombstone, or a new key in its server's own row.
  */
-import type { PeerSeed, ServerConfig } from "@jiji/core/cluster";
+import { MESH_MTU_MIN, type PeerSeed, type ServerConfig } from "@jiji/core/cluster";
 import type { ServerRow } from "@jiji/core/corrosion";
 import {
   normalizePrefix,
@@ -14,6 +14,7 @@ import {
 } from "@jiji/core/net";
 import { type Argv, assertNever } from "@jiji/core/runtime";
 import { Claims } from "./claims.ts";
+import type { Routes } from "./mesh/path_mtu.ts";
 import type { WireguardState } from "./wg_show.ts";
 
 /** Keeps NAT mappings open, seconds. Source: wg(8), PersistentKeepalive. */
@@ -150,6 +151,8 @@ export type MeshStep =
     readonly prefix: string;
     /** Source address of this server; undefined for identities, which have their own. */
     readonly source: string | undefined;
+    /** Largest packet on this way, octets; undefined: as the interface has it. */
+    readonly mtu?: number | undefined;
     readonly cause: string;
   }
   | { readonly kind: "removeRoute"; readonly prefix: string; readonly cause: string };
@@ -158,7 +161,9 @@ export type MeshStep =
 export interface MeshObserved {
   readonly wireguard: WireguardState;
   /** Canonical prefixes that are routed to the mesh interface. */
-  readonly routes: ReadonlySet<string>;
+  readonly routes: Routes;
+  /** What is known of the ways to servers, octets by name; undefined when nobody looks. */
+  readonly mtu?: ReadonlyMap<string, number> | undefined;
 }
 
 /** Steps from the observed mesh to the wanted one; none when they agree. */
@@ -185,23 +190,32 @@ export function planMesh(self: Self, topology: Topology, observed: MeshObserved)
       cause: current ? `${peer.server_id} differs` : `${peer.server_id} is new`,
     });
   }
-  return [...steps, ...planRoutes(self, topology, observed.routes)];
+  return [...steps, ...planRoutes(self, topology, observed)];
 }
 
 function planRoutes(
   self: Self,
   topology: Topology,
-  routes: ReadonlySet<string>,
+  observed: MeshObserved,
 ): MeshStep[] {
+  const { routes } = observed;
   const block = parseCidr(self.block);
   const source = block && serverAddress(block);
   const missing = topology.peers.flatMap((peer) =>
-    allowedIps(peer).filter((prefix) => !routes.has(prefix)).map((prefix): MeshStep => ({
-      kind: "replaceRoute",
-      prefix,
-      source: prefix.includes(":") ? undefined : source,
-      cause: `no route to ${peer.server_id}`,
-    }))
+    allowedIps(peer).flatMap((prefix): MeshStep[] => {
+      const there = routes.get(prefix);
+      const mtu = wantedMtu(peer, { prefix, observed });
+      if (there !== undefined && (mtu === undefined || mtu === there)) return [];
+      return [{
+        kind: "replaceRoute",
+        prefix,
+        source: prefix.includes(":") ? undefined : source,
+        mtu,
+        cause: there === undefined
+          ? `no route to ${peer.server_id}`
+          : `the way to ${peer.server_id} carries ${mtu} octets`,
+      }];
+    })
   );
   const gone = topology.gonePrefixes.filter((prefix) => routes.has(prefix)).map((
     prefix,
@@ -211,6 +225,19 @@ function planRoutes(
     cause: "its server was removed",
   }));
   return [...missing, ...gone];
+}
+
+/**
+ * MTU of a route: blocks have what is known of the way, the least that any way has before it is
+ * known. Identities have the interface's, so that probes of any size can be sent there.
+ */
+function wantedMtu(
+  peer: PeerSeed,
+  o: { readonly prefix: string; readonly observed: MeshObserved },
+): number | undefined {
+  const { prefix, observed } = o;
+  if (observed.mtu === undefined || prefix.includes(":")) return undefined;
+  return observed.mtu.get(peer.server_id) ?? (observed.routes.get(prefix) || MESH_MTU_MIN);
 }
 
 /**
@@ -264,6 +291,7 @@ export function argvMeshStep(step: MeshStep, device: string): Argv {
         "dev",
         device,
         ...(step.source === undefined ? [] : ["src", step.source]),
+        ...(step.mtu === undefined ? [] : ["mtu", `${step.mtu}`]),
       ];
     case "removeRoute":
       return [
@@ -278,12 +306,4 @@ export function argvMeshStep(step: MeshStep, device: string): Argv {
     default:
       return assertNever(step);
   }
-}
-
-/** Prefixes in the output of `ip route show dev DEVICE` (with `-4` or `-6`), canonical. */
-export function parseRoutes(text: string): string[] {
-  return text.split("\n").flatMap((line) => {
-    const prefix = normalizePrefix(line.trim().split(/\s+/)[0] ?? "");
-    return prefix === undefined ? [] : [prefix];
-  });
 }

@@ -16,6 +16,8 @@ function networkProcess(process: FakeProcess): FakeProcess {
     .on("sysctl -n net.ipv4.ip_forward", "1\n")
     .on("iptables -w 5 -t filter -S", "-P FORWARD ACCEPT\n")
     .on("iptables -w 5 -t nat -S", "-P POSTROUTING ACCEPT\n")
+    .on("iptables -w 5 -t mangle -S", "-P FORWARD ACCEPT\n")
+    .on("iptables -w 5 -t mangle -I", "")
     .on("iptables -w 5 -t nat -I", "")
     .on("iptables -w 5 -t filter -I", "");
 }

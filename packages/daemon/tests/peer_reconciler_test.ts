@@ -5,10 +5,10 @@ import {
   type Membership,
   type MeshObserved,
   orderEndpoints,
-  parseRoutes,
   planMesh,
   planTopology,
 } from "../src/peer_reconciler.ts";
+import { parseRoutes } from "../src/mesh/path_mtu.ts";
 import { argvRotation, ENDPOINT_TRY_MS, planRotations } from "../src/peer_monitor.ts";
 import type { WireguardPeer } from "../src/wg_show.ts";
 import { key, peerSeed, serverConfig, serverRow } from "./builders.ts";
@@ -36,7 +36,9 @@ function wgPeer(index: number, facts: Partial<WireguardPeer> = {}): WireguardPee
 function observed(peers: WireguardPeer[], routes: string[] = []): MeshObserved {
   return {
     wireguard: { publicKey: key(1), listenPort: 31820, peers },
-    routes: new Set([...routes, ...peers.flatMap((peer) => peer.allowedIps)]),
+    routes: new Map(
+      [...routes, ...peers.flatMap((peer) => peer.allowedIps)].map((one) => [one, 0]),
+    ),
   };
 }
 
@@ -151,10 +153,12 @@ Deno.test("orderEndpoints(): the same private network comes first, malformed one
 
 Deno.test("parseRoutes(): reads both families", () => {
   const four = "10.210.2.0/24 scope link src 10.210.1.1 \n10.210.3.7 scope link\n";
-  assert.deepEqual(parseRoutes(four), ["10.210.2.0/24", "10.210.3.7/32"]);
-  assert.deepEqual(parseRoutes("fdcc::2 metric 1024 pref medium\ndefault via x\n"), [
-    "fdcc::2/128",
+  assert.deepEqual([...parseRoutes(four)], [["10.210.2.0/24", 0], ["10.210.3.7/32", 0]]);
+  assert.deepEqual([...parseRoutes("fdcc::2 metric 1024 pref medium\ndefault via x\n")], [
+    ["fdcc::2/128", 0],
   ]);
+  const narrow = "10.210.2.0/24 scope link mtu lock 1328";
+  assert.deepEqual([...parseRoutes(narrow)], [["10.210.2.0/24", 1328]]);
 });
 
 const CALM = { silent: new Set<string>(), ownEndpoints: [] };

@@ -40,6 +40,13 @@ export const SERVER_UNITS = {
   daemon: "jiji-daemon.service",
 } as const;
 
+/**
+ * Least that a packet of the mesh may hold, octets: IPv6 asks for it, and every way is taken to carry
+ * it. Corrosion's packets are never larger. Source: RFC 8200, section 5.
+ */
+export const MESH_MTU_MIN = 1280;
+/** Most that is tried, octets: more than the 1,500 of container interfaces gains nothing. */
+export const MESH_MTU_MAX = 1504;
 /** WireGuard interface of the mesh. */
 export const MESH_INTERFACE = "jiji0";
 /**

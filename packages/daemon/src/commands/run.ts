@@ -23,12 +23,13 @@ import { bindDatagram, LivenessDuty } from "../duties/liveness.ts";
 import { NetworkDuty } from "../duties/network.ts";
 import { NewsDuty, serveNews } from "../duties/news.ts";
 import { FarewellDuty, MemoryDuty, StandDownDuty } from "../duties/removal.ts";
+import { PathMtuDuty } from "../duties/path_mtu.ts";
 import { ProxyDuty } from "../duties/proxy.ts";
 import { EndpointDuty, TopologyDuty } from "../duties/topology.ts";
 import { watchLinks } from "../link_watch.ts";
 import { PROBE_EVERY_MS } from "../liveness_prober.ts";
-import { parseRemovedServers, REMOVED_FILE } from "../removed_servers.ts";
 import { serveReport } from "../duties/reporting.ts";
+import { parseRemovedServers, REMOVED_FILE } from "../removed_servers.ts";
 import { systemFiles } from "../system_files.ts";
 
 /** Options of `jiji-daemon run`. */
@@ -44,11 +45,12 @@ export interface DutySet {
   readonly duties: readonly Duty[];
   readonly containers: ContainersDuty;
   readonly liveness: LivenessDuty;
+  readonly pathMtu: PathMtuDuty;
   readonly news: NewsDuty;
   readonly farewell: FarewellDuty;
+  readonly corrosion: CorrosionDuty;
 }
 
-  readonly corrosion: CorrosionDuty;
 /** Runs every duty until the signal aborts. */
 export async function runDaemon(options: RunOptions): Promise<void> {
   const logger = await createJsonLogger("jiji-daemon", "info");
@@ -80,6 +82,7 @@ export async function runDaemon(options: RunOptions): Promise<void> {
   wake = (duty) => loop.wake(duty);
   signal.addEventListener("abort", () => {
     set.liveness.close();
+    set.pathMtu.close();
     set.news.close();
     set.farewell.close();
   }, { once: true });
@@ -111,6 +114,7 @@ function dutySet(context: DaemonContext): DutySet {
   const topology = new TopologyDuty(context);
   const endpoints = new EndpointDuty(context);
   const addresses = new AddressesDuty(context, askAddress);
+  const pathMtu = new PathMtuDuty(context, bindDatagram);
   const network = new NetworkDuty(context);
   const containers = new ContainersDuty(context);
   const health = new HealthDuty(context, systemCheckNetwork);
@@ -133,6 +137,7 @@ function dutySet(context: DaemonContext): DutySet {
     duty("topology", { everyMs: 15_000, timeoutMs: 60_000 }, (s) => topology.run(s)),
     duty("endpoints", { everyMs: 10_000, timeoutMs: 30_000 }, (s) => endpoints.run(s)),
     duty("addresses", { everyMs: 10_000, timeoutMs: 60_000 }, (s) => addresses.run(s)),
+    duty("path-mtu", { everyMs: 5_000, timeoutMs: 60_000 }, (s) => pathMtu.run(s)),
     duty("network", { everyMs: 30_000, timeoutMs: 60_000 }, (s) => network.run(s)),
     duty("containers", { everyMs: 15_000, timeoutMs: 60_000 }, (s) => containers.run(s)),
     duty("health", { everyMs: 1_000, timeoutMs: 5_000 }, () => health.run()),

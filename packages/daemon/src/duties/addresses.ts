@@ -82,6 +82,7 @@ export class AddressesDuty {
     const { clock } = this.#context;
     this.#seen ??= await this.#remembered();
     const interfaces = parseInterfaces(await mustRun(this.#context, ARGV_ADDRESSES, signal));
+    this.#context.facts.interfaces = interfaces;
     const local = usableAddresses(interfaces);
     if (local.join() !== this.#local) {
       this.#local = local.join();

@@ -13,7 +13,9 @@ import {
 import {
   argvFirewallList,
   argvFirewallStep,
+  FIREWALL_TABLES,
   firewallRules,
+  type FirewallTable,
   networkSpec,
   type ObservedNetwork,
   parseNetwork,
@@ -137,16 +139,15 @@ export class NetworkDuty {
   async #firewall(signal: AbortSignal): Promise<void> {
     const { config, logger } = this.#context;
     const lists = await Promise.all(
-      (["filter", "nat"] as const).map((table) =>
-        tryRun(this.#context, argvFirewallList(table), signal)
-      ),
+      FIREWALL_TABLES.map((table) => tryRun(this.#context, argvFirewallList(table), signal)),
     );
     if (lists.some((list) => list.exitCode === 127)) {
       return this.#sayOnce("iptables is not installed: forwarding rules are not managed");
     }
     const failed = lists.find((list) => !isOk(list));
     if (failed) throw new Error(renderFailure(argvFirewallList("filter"), failed));
-    const observed = { filter: lists[0]?.stdout ?? "", nat: lists[1]?.stdout ?? "" };
+    const text = (table: FirewallTable) => lists[FIREWALL_TABLES.indexOf(table)]?.stdout ?? "";
+    const observed = { filter: text("filter"), nat: text("nat"), mangle: text("mangle") };
     for (const step of planFirewall(firewallRules(config.engine, config), observed)) {
       await mustRun(this.#context, argvFirewallStep(step), signal);
       logger.info("firewall changed", { ...step });

@@ -14,11 +14,11 @@ import { argvRotation, planRotations, type TrialStarts } from "../peer_monitor.t
 import {
   argvMeshStep,
   type MeshObserved,
-  parseRoutes,
   planMesh,
   planTopology,
   type Topology,
 } from "../peer_reconciler.ts";
+import { parseRoutes, type Routes } from "../mesh/path_mtu.ts";
 import { parseWgDump, type WireguardState } from "../wg_show.ts";
 
 /** File of the daemon's own memory of its peers. */
@@ -60,7 +60,11 @@ export class TopologyDuty {
     context.facts.peers = topology.peers;
     this.#report(topology);
     if (!wireguard) return await this.#restartMesh(signal);
-    const observed: MeshObserved = { wireguard, routes: await observeRoutes(context, signal) };
+    const observed: MeshObserved = {
+      wireguard,
+      routes: await observeRoutes(context, signal),
+      mtu: context.facts.mtu,
+    };
     for (const step of planMesh(context.config, topology, observed)) {
       // Another duty leaves the key of a removed server one address, to tell it so.
       if (step.kind === "removePeer" && context.facts.told.has(step.publicKey)) continue;
@@ -114,13 +118,25 @@ export class TopologyDuty {
 async function observeRoutes(
   context: DaemonContext,
   signal: AbortSignal,
-): Promise<ReadonlySet<string>> {
+): Promise<Routes> {
   const [four, six] = await Promise.all(
     ["-4", "-6"].map((family) =>
       mustRun(context, ["ip", family, "route", "show", "dev", MESH_INTERFACE], signal)
     ),
   );
-  return new Set([...parseRoutes(four ?? ""), ...parseRoutes(six ?? "")]);
+  return new Map([...parseRoutes(four ?? ""), ...parseRoutes(six ?? "")]);
+}
+
+/** Where WireGuard has each peer now, by server. */
+function endpointsInUse(
+  peers: readonly PeerSeed[],
+  wireguard: WireguardState,
+): Map<string, string> {
+  const names = new Map(peers.map((peer) => [peer.public_key, peer.server_id]));
+  return new Map(wireguard.peers.flatMap(({ publicKey, endpoint }): [string, string][] => {
+    const name = names.get(publicKey);
+    return name === undefined || endpoint === undefined ? [] : [[name, endpoint]];
+  }));
 }
 
 /** Tries silent peers at their other endpoints. */
@@ -137,6 +153,7 @@ export class EndpointDuty {
     const { facts, config, clock, logger } = this.#context;
     const wireguard = await observeWireguard(this.#context, signal);
     if (!wireguard || facts.standsDown) return;
+    facts.endpointsInUse = endpointsInUse(facts.peers, wireguard);
     const plan = planRotations(facts.peers, wireguard, {
       nowMs: clock.nowMs(),
       trials: this.#trials,

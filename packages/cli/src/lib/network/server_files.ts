@@ -2,13 +2,13 @@ import {
   CORROSION_API_PORT,
   CORROSION_GOSSIP_PORT,
   MESH_INTERFACE,
+  MESH_MTU_MIN,
   parseCidr,
   type Secret,
   SERVER_PATHS,
   serverAddress,
   type ServerConfig,
 } from "@jiji/core";
-import { MESH_MTU } from "../../constants.ts";
 
 /** wg-quick's configuration of the mesh interface. */
 export const WIREGUARD_CONF: string = `/etc/wireguard/${MESH_INTERFACE}.conf`;
@@ -34,8 +34,8 @@ export interface ManagedFile {
 }
 
 /**
- * wg-quick configuration without any secret: the key is loaded from its own file, and peers are the
- * daemon's business. Source: wg-quick(8).
+ * wg-quick configuration without any secret: the key is loaded from its own file; peers, and an MTU
+ * above the least, are the daemon's business. Source: wg-quick(8).
  */
 export function renderWireguardConf(config: ServerConfig): string {
   const block = parseCidr(config.block)!;
@@ -43,13 +43,13 @@ export function renderWireguardConf(config: ServerConfig): string {
 [Interface]
 Address = ${serverAddress(block)}/32, ${config.management_ip}/128
 ListenPort = ${config.wireguard_port}
-MTU = ${MESH_MTU}
+MTU = ${MESH_MTU_MIN}
 PostUp = wg set %i private-key ${SERVER_PATHS.wireguardKey}
 `;
 }
 
-/** Largest gossip datagram: the mesh MTU less IPv6 (40) and UDP (8) headers. */
-const GOSSIP_MTU = MESH_MTU - 48;
+/** Largest gossip datagram, which every way carries: the least MTU less IPv6 (40) and UDP (8) headers. */
+const GOSSIP_MTU = MESH_MTU_MIN - 48;
 
 /**
  * Corrosion's configuration. Gossip runs on the server's management address, inside WireGuard, so
