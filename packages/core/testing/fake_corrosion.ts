@@ -151,7 +151,7 @@ export class FakeCorrosion implements AsyncDisposable {
     try {
       const rows = this.#cells(sql, params);
       const lines = [
-        { columns: [] },
+        { columns: Object.keys(this.#db.prepare(sql).all(...params)[0] ?? {}) },
         ...rows.map((cells, index) => ({ row: [index + 1, cells] })),
         { eoq: { time: 0 } },
       ];

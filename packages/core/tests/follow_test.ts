@@ -193,3 +193,20 @@ Deno.test("followTable(): rows that do not parse are counted, logged once, and f
   await api.execute([upsertServer(server("two")), ["DELETE FROM servers WHERE id = ?", [hostile]]]);
   await followed.until(() => followed.rows.has("two") && followed.refused.size === 0);
 });
+
+Deno.test("followTable(): a row too long to be read costs no other row", async () => {
+  await using fake = new FakeCorrosion();
+  const api = corrosionHttpApi(fake.address);
+  const huge = "h".repeat(5_000_000);
+  await api.execute([
+    upsertServer(server("one")),
+    ["INSERT INTO servers (id, hostname) VALUES ('huge', ?)", [huge]],
+    upsertServer(server("two")),
+  ]);
+  await using followed = new Followed(fake);
+  await followed.until(() => followed.rows.size === 2);
+  assert.deepEqual([...followed.refused.keys()], ["(overlong)"]);
+  assert.equal((await api.query(["SELECT id, hostname FROM servers", []])).length, 2);
+  await api.execute([["UPDATE servers SET last_seen = 9 WHERE id = 'one'", []]]);
+  await followed.until(() => followed.rows.get("one")?.lastSeenMs === 9);
+});

@@ -18,7 +18,7 @@ import {
 
 const EXIT_UNHEALTHY = 3;
 const CORROSION_URL = `http://127.0.0.1:${CORROSION_API_PORT}`;
-/** Standard input of `servers add` is one small object, octets. */
+/** Standard input is one small object or statement, octets. */
 const STDIN_BYTES_MAX = 65_536;
 
 function parseMs(text: string): number {
@@ -175,6 +175,46 @@ const list = command("list")
     print(options.json ? JSON.stringify(rows) : renderServers(rows));
   });
 
+const query = command("query")
+  .description("run a statement that reads, given on standard input; prints JSON")
+  .action(async (options) => {
+    const { queryState } = await import("./commands/state.ts");
+    const address = { url: options.corrosion, token: await readToken(options.tokenFile) };
+    print(JSON.stringify(await queryState(await readStdin(), address)));
+  });
+
+const stats = command("stats")
+  .description("count what this server has of the cluster's state; prints JSON")
+  .action(async (options) => {
+    const { collectStats } = await import("./commands/state.ts");
+    const found = await collectStats({
+      config: await readConfig(options.config).catch(() => undefined),
+      api: await openApi(options),
+      process: systemProcess,
+    });
+    print(JSON.stringify(found));
+  });
+
+const gc = command("gc")
+  .description("list rows that nobody keeps; prints JSON")
+  .option("--force", "remove them")
+  .requiredOption("--stale-ms <ms>", "unhealthy containers of silent servers", parseMs)
+  .requiredOption("--offline-ms <ms>", "everything of servers silent for this long", parseMs)
+  .action(async (options) => {
+    const { collectStale } = await import("./commands/state.ts");
+    const { systemFiles } = await import("./system_files.ts");
+    const found = await collectStale({
+      config: await readConfig(options.config),
+      api: await openApi(options),
+      files: systemFiles,
+      clock: systemClock,
+      staleMs: options.staleMs,
+      offlineMs: options.offlineMs,
+      force: options.force ?? false,
+    });
+    print(JSON.stringify(found));
+  });
+
 const program = new Command("jiji-daemon")
   .description("Keeps what must stay true on this server: mesh, network, rows, proxy.")
   .version(VERSION, "--version")
@@ -188,6 +228,12 @@ program.addCommand(
   new Command("servers").description("the cluster's servers")
     .addCommand(add).addCommand(remove).addCommand(list),
 );
+
+program.addCommand(
+  new Command("db").description("the cluster's state as this server has it")
+    .addCommand(query).addCommand(stats),
+);
+program.addCommand(gc);
 
 if (import.meta.main) {
   try {

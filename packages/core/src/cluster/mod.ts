@@ -10,4 +10,5 @@ export * from "./peer_seed.ts";
 export * from "./ports.ts";
 export * from "./server_config.ts";
 export * from "./server_status.ts";
+export * from "./state_stats.ts";
 export * from "./vouched_routes.ts";

@@ -1,5 +1,5 @@
 import * as v from "valibot";
-import { ndjson } from "./ndjson.ts";
+import { ndjson, OVERLONG } from "./ndjson.ts";
 import type { Secret } from "../runtime/secret.ts";
 import type { Statement } from "./statements.ts";
 
@@ -112,6 +112,27 @@ async function execute(
 }
 
 async function query(address: CorrosionAddress, statement: Statement): Promise<unknown[][]> {
+  return (await queryTable(address, statement)).rows;
+}
+
+/** A query's result with its head. */
+export interface QueryTable {
+  readonly columns: string[];
+  readonly rows: unknown[][];
+  /** More rows there were than asked for. */
+  readonly cut: boolean;
+}
+
+/**
+ * Rows of a read-only statement with the names of its columns, at most `rowsMax`.
+ *
+ * @throws {CorrosionError} when it is refused or fails.
+ */
+export async function queryTable(
+  address: CorrosionAddress,
+  statement: Statement,
+  o: { readonly rowsMax?: number } = {},
+): Promise<QueryTable> {
   const signal = AbortSignal.timeout(CORROSION_TIMEOUT_MS);
   const response = await corrosionPost(address, { path: "/v1/queries", body: statement, signal });
   if (!response.ok || !response.body) {
@@ -122,13 +143,17 @@ async function query(address: CorrosionAddress, statement: Statement): Promise<u
     );
   }
   const rows: unknown[][] = [];
+  let columns: string[] = [];
   for await (const line of ndjson(response.body)) {
+    if (line === OVERLONG) continue;
     const parsed = v.safeParse(QueryLine, line);
     if (!parsed.success) throw new CorrosionError("corrosion answered in an unknown form");
     const event = parsed.output;
     if ("error" in event) throw new CorrosionError(`corrosion query failed: ${event.error}`);
+    if ("columns" in event) columns = event.columns;
+    if ("row" in event && rows.length === o.rowsMax) return { columns, rows, cut: true };
     if ("row" in event) rows.push(event.row[1]);
-    if ("eoq" in event) return rows;
+    if ("eoq" in event) return { columns, rows, cut: false };
   }
   throw new CorrosionError("corrosion query ended before its last row");
 }

@@ -55,6 +55,9 @@ const REFUSED_LOGGED_MAX = 100;
 /** Keys of rows that do not parse are cut to this, characters: anyone may have written them. */
 const REFUSED_KEY_MAX = 80;
 
+/** Stands for rows that were too long to be read at all. */
+const OVERLONG_KEY = "(overlong)";
+
 /** Rows whose text is longer are remembered by a digest of it, characters. */
 const RAW_TEXT_MAX = 4_096;
 
@@ -119,7 +122,10 @@ class Follower<T> {
         signal: both,
         ...(resuming ? { fromChangeId: resuming.changeId } : {}),
       })[Symbol.asyncIterator]();
-      if (!resuming) this.#filling = new Map();
+      if (!resuming) {
+        this.#filling = new Map();
+        this.#refused.delete(OVERLONG_KEY);
+      }
       let quietMs = resuming ? RESUMED_CHECK_MS : IDLE_CHECK_MS;
       let pending = events.next();
       while (true) {
@@ -169,6 +175,9 @@ class Follower<T> {
         }
         this.#position ??= { queryId: event.queryId, changeId: 0 };
         return;
+      case "overlong":
+        this.#refused.set(OVERLONG_KEY, "longer than any row of ours");
+        return;
       case "row":
         this.#filling?.set(String(event.cells[0]), event.cells);
         return;
@@ -192,7 +201,9 @@ class Follower<T> {
     const before = new Map(this.#rows);
     this.#rows.clear();
     this.#raw = new Map();
-    for (const key of this.#refused.keys()) if (!all.has(key)) this.#refused.delete(key);
+    for (const key of this.#refused.keys()) {
+      if (!all.has(key) && key !== OVERLONG_KEY) this.#refused.delete(key);
+    }
     for (const [key, cells] of all) {
       const row = this.#parse(key, cells) ?? before.get(key);
       this.#raw.set(key, digestOf(cells));

@@ -1,12 +1,14 @@
 import * as v from "valibot";
 import { type CorrosionAddress, CorrosionError, corrosionPost } from "./api.ts";
-import { ndjson } from "./ndjson.ts";
+import { ndjson, OVERLONG } from "./ndjson.ts";
 import type { Statement } from "./statements.ts";
 
 /** What a subscription tells: `opened`, all rows, then `ready`, then each change as it happens. */
 export type SubscriptionEvent =
   /** Accepted. The id is Corrosion's name for the query; change ids mean nothing under another. */
   | { readonly kind: "opened"; readonly queryId: string }
+  /** A row or change that is too long to be one of ours. */
+  | { readonly kind: "overlong" }
   | { readonly kind: "row"; readonly rowId: number; readonly cells: readonly unknown[] }
   | { readonly kind: "ready"; readonly changeId: number }
   | {
@@ -79,6 +81,7 @@ export async function* subscribe(
 }
 
 function parseLine(line: unknown): SubscriptionEvent | undefined {
+  if (line === OVERLONG) return { kind: "overlong" };
   const parsed = v.safeParse(Line, line);
   if (!parsed.success) throw new CorrosionError("corrosion sent a line of an unknown form");
   const event = parsed.output;
