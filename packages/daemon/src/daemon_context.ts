@@ -13,7 +13,15 @@ export interface Files {
   /** Text of a file, undefined when it does not exist. */
   read(path: string): Promise<string | undefined>;
   /** Replaces a file in one step. */
-  replace(path: string, text: string, options: { readonly mode: number }): Promise<void>;
+  replace(
+    path: string,
+    text: string,
+    options: {
+      readonly mode: number;
+      /** Whether owner, permissions and time of the file there stay. Default: no. */
+      readonly keepFacts?: boolean;
+    },
+  ): Promise<void>;
 }
 
 /** Facts found by one duty and used by others. */
@@ -46,7 +54,8 @@ export interface DaemonFacts {
 
 /** Everything a duty works with. */
 export interface DaemonContext {
-  readonly config: ServerConfig;
+  /** Replaced when this server changes its key. */
+  config: ServerConfig;
   readonly clock: Clock;
   readonly process: Process;
   readonly files: Files;

@@ -1,24 +1,10 @@
 /**
- * Which peers and routes this server must have, and the steps that lead there. Pure. A peer leaves
- * only on evidence: its server's tombstone, or a new key in its server's own row.
+ * Who the peers of this server are. Pure. A peer leaves only on evidence: its server's tombstone, or a new key in its server's own row.
  */
-import { MESH_MTU_MIN, type PeerSeed, type ServerConfig } from "@jiji/core/cluster";
+import type { PeerSeed, ServerConfig } from "@jiji/core/cluster";
 import type { ServerRow } from "@jiji/core/corrosion";
-import {
-  normalizePrefix,
-  parseCidr,
-  parseEndpoint,
-  parseIpv4,
-  renderEndpoint,
-  serverAddress,
-} from "@jiji/core/net";
-import { type Argv, assertNever } from "@jiji/core/runtime";
+import { normalizePrefix } from "@jiji/core/net";
 import { Claims } from "./claims.ts";
-import type { Routes } from "./mesh/path_mtu.ts";
-import type { WireguardState } from "./wg_show.ts";
-
-/** Keeps NAT mappings open, seconds. Source: wg(8), PersistentKeepalive. */
-export const KEEPALIVE_S = 25;
 
 /** What is known of the mesh's members, from three places. */
 export interface Membership {
@@ -47,10 +33,14 @@ export interface Topology {
   readonly conflicts: readonly Conflict[];
 }
 
-type Self = Pick<
-  ServerConfig,
-  "server_id" | "wireguard_public_key" | "block" | "management_ip" | "endpoints"
->;
+/** This server, as far as it matters for the mesh. */
+export interface Self extends
+  Pick<
+    ServerConfig,
+    "server_id" | "wireguard_public_key" | "block" | "management_ip"
+  > {
+  readonly endpoints: readonly string[];
+}
 
 /**
  * Merges rows, seeds and cache. Of two servers that claim one key or overlapping addresses the one
@@ -83,22 +73,41 @@ export function planTopology(
     if (reason === undefined) granted.push(peer);
     else conflicts.push({ serverId: peer.server_id, reason });
   }
-  const live = new Set(granted.map((peer) => peer.public_key));
+  const peers = granted.map((peer) => withoutClaimedNext(peer, { granted, self }))
+    .sort((a, b) => a.server_id < b.server_id ? -1 : 1);
+  const live = new Set(peers.flatMap((peer) => [peer.public_key, peer.next_key ?? ""]));
   return {
-    peers: granted.sort((a, b) => a.server_id < b.server_id ? -1 : 1),
+    peers,
     gone: goneKeys(rows, remembered).filter((one) => !live.has(one.publicKey)),
-    gonePrefixes: gonePrefixes(known.rows, granted),
+    gonePrefixes: gonePrefixes(known, granted),
     conflicts,
   };
 }
 
-function seedOf(row: ServerRow): PeerSeed {
+/** A next key that is somebody else's is no claim to anything. */
+function withoutClaimedNext(
+  peer: PeerSeed,
+  o: { readonly granted: readonly PeerSeed[]; readonly self: Self },
+): PeerSeed {
+  const { next_key, ...rest } = peer;
+  const isTaken = next_key === undefined || next_key === o.self.wireguard_public_key ||
+    o.granted.some((other) =>
+      other.public_key === next_key || (other !== peer && other.next_key === next_key)
+    );
+  return isTaken ? rest : peer;
+}
+
+/** The peer in a row. */
+export function seedOf(row: ServerRow): PeerSeed {
+  const { psk, next_key } = row.doc;
   return {
     server_id: row.id,
     public_key: row.wireguardPubkey,
     block: row.subnet,
     management_ip: row.managementIp,
     endpoints: [...row.endpoints],
+    ...(psk === undefined ? {} : { psk }),
+    ...(next_key === undefined ? {} : { next_key }),
   };
 }
 
@@ -108,24 +117,36 @@ function goneKeys(
 ): { publicKey: string; reason: string }[] {
   const gone = new Map<string, string>();
   for (const row of rows.values()) {
-    if (row.removedAtMs !== null) gone.set(row.wireguardPubkey, `${row.id} was removed`);
+    if (row.removedAtMs === null) continue;
+    for (const key of keysOfSeed(seedOf(row))) gone.set(key, `${row.id} was removed`);
   }
   for (const seed of remembered) {
     const row = rows.get(seed.server_id);
     if (!row) continue;
-    if (row.removedAtMs !== null) gone.set(seed.public_key, `${row.id} was removed`);
-    else if (row.wireguardPubkey !== seed.public_key) {
-      gone.set(seed.public_key, `${row.id} has a new key`);
+    const reason = row.removedAtMs === null ? "has another key" : "was removed";
+    const kept = row.removedAtMs === null ? keysOfSeed(seedOf(row)) : [];
+    for (const key of keysOfSeed(seed)) {
+      if (!kept.includes(key)) gone.set(key, `${row.id} ${reason}`);
     }
   }
   return [...gone].map(([publicKey, reason]) => ({ publicKey, reason }));
 }
 
-function gonePrefixes(rows: readonly ServerRow[], peers: readonly PeerSeed[]): string[] {
+function keysOfSeed(seed: PeerSeed): string[] {
+  return seed.next_key === undefined ? [seed.public_key] : [seed.public_key, seed.next_key];
+}
+
+/** Of removed servers all, of servers with another key the former identity. */
+function gonePrefixes(known: Membership, peers: readonly PeerSeed[]): string[] {
   const live = new Set(peers.flatMap(allowedIps));
-  return rows.filter((row) => row.removedAtMs !== null)
-    .flatMap((row) => allowedIps(seedOf(row)))
-    .filter((prefix) => !live.has(prefix));
+  const rows = new Map(known.rows.map((row) => [row.id, row]));
+  const removed = known.rows.filter((row) => row.removedAtMs !== null).map(seedOf);
+  const former = [...known.cache, ...known.seeds].filter((seed) => {
+    const row = rows.get(seed.server_id);
+    return row !== undefined && row.managementIp !== seed.management_ip;
+  }).map(({ management_ip }) => normalizePrefix(management_ip) ?? "");
+  return [...new Set([...removed.flatMap(allowedIps), ...former])]
+    .filter((prefix) => prefix !== "" && !live.has(prefix));
 }
 
 /** What WireGuard lets a peer send and receive: its block and its identity. Canonical, sorted. */
@@ -134,176 +155,4 @@ export function allowedIps(peer: Pick<PeerSeed, "block" | "management_ip">): str
     .map((prefix) => normalizePrefix(prefix))
     .filter((prefix) => prefix !== undefined)
     .sort();
-}
-
-/** A change to the mesh. */
-export type MeshStep =
-  | {
-    readonly kind: "setPeer";
-    readonly publicKey: string;
-    readonly allowedIps: readonly string[];
-    readonly endpoint: string | undefined;
-    readonly cause: string;
-  }
-  | { readonly kind: "removePeer"; readonly publicKey: string; readonly cause: string }
-  | {
-    readonly kind: "replaceRoute";
-    readonly prefix: string;
-    /** Source address of this server; undefined for identities, which have their own. */
-    readonly source: string | undefined;
-    /** Largest packet on this way, octets; undefined: as the interface has it. */
-    readonly mtu?: number | undefined;
-    readonly cause: string;
-  }
-  | { readonly kind: "removeRoute"; readonly prefix: string; readonly cause: string };
-
-/** What the kernel has now. */
-export interface MeshObserved {
-  readonly wireguard: WireguardState;
-  /** Canonical prefixes that are routed to the mesh interface. */
-  readonly routes: Routes;
-  /** What is known of the ways to servers, octets by name; undefined when nobody looks. */
-  readonly mtu?: ReadonlyMap<string, number> | undefined;
-}
-
-/** Steps from the observed mesh to the wanted one; none when they agree. */
-export function planMesh(self: Self, topology: Topology, observed: MeshObserved): MeshStep[] {
-  const steps: MeshStep[] = [];
-  const live = new Map(observed.wireguard.peers.map((peer) => [peer.publicKey, peer]));
-  for (const { publicKey, reason } of topology.gone) {
-    if (live.has(publicKey)) steps.push({ kind: "removePeer", publicKey, cause: reason });
-  }
-  for (const peer of topology.peers) {
-    const current = live.get(peer.public_key);
-    const allowed = allowedIps(peer);
-    const same = current?.allowedIps.join() === allowed.join() &&
-      current.keepaliveS === KEEPALIVE_S;
-    const endpoint = current?.endpoint === undefined
-      ? orderEndpoints(peer.endpoints, self.endpoints)[0]
-      : undefined;
-    if (same && (current.endpoint !== undefined || endpoint === undefined)) continue;
-    steps.push({
-      kind: "setPeer",
-      publicKey: peer.public_key,
-      allowedIps: allowed,
-      endpoint,
-      cause: current ? `${peer.server_id} differs` : `${peer.server_id} is new`,
-    });
-  }
-  return [...steps, ...planRoutes(self, topology, observed)];
-}
-
-function planRoutes(
-  self: Self,
-  topology: Topology,
-  observed: MeshObserved,
-): MeshStep[] {
-  const { routes } = observed;
-  const block = parseCidr(self.block);
-  const source = block && serverAddress(block);
-  const missing = topology.peers.flatMap((peer) =>
-    allowedIps(peer).flatMap((prefix): MeshStep[] => {
-      const there = routes.get(prefix);
-      const mtu = wantedMtu(peer, { prefix, observed });
-      if (there !== undefined && (mtu === undefined || mtu === there)) return [];
-      return [{
-        kind: "replaceRoute",
-        prefix,
-        source: prefix.includes(":") ? undefined : source,
-        mtu,
-        cause: there === undefined
-          ? `no route to ${peer.server_id}`
-          : `the way to ${peer.server_id} carries ${mtu} octets`,
-      }];
-    })
-  );
-  const gone = topology.gonePrefixes.filter((prefix) => routes.has(prefix)).map((
-    prefix,
-  ): MeshStep => ({
-    kind: "removeRoute",
-    prefix,
-    cause: "its server was removed",
-  }));
-  return [...missing, ...gone];
-}
-
-/**
- * MTU of a route: blocks have what is known of the way, the least that any way has before it is
- * known. Identities have the interface's, so that probes of any size can be sent there.
- */
-function wantedMtu(
-  peer: PeerSeed,
-  o: { readonly prefix: string; readonly observed: MeshObserved },
-): number | undefined {
-  const { prefix, observed } = o;
-  if (observed.mtu === undefined || prefix.includes(":")) return undefined;
-  return observed.mtu.get(peer.server_id) ?? (observed.routes.get(prefix) || MESH_MTU_MIN);
-}
-
-/**
- * A peer's endpoints, best first: those in the same private /24 as one of ours (the same local
- * network), then the others in their owner's order. Malformed ones are left out.
- */
-export function orderEndpoints(theirs: readonly string[], ours: readonly string[]): string[] {
-  const near = new Set(ours.map(privateNetwork).filter((network) => network !== undefined));
-  const usable = theirs.flatMap((text) => {
-    const endpoint = parseEndpoint(text);
-    return endpoint ? [renderEndpoint(endpoint)] : [];
-  });
-  const isNear = (text: string) => near.has(privateNetwork(text) ?? "");
-  return [...usable.filter(isNear), ...usable.filter((text) => !isNear(text))];
-}
-
-/** `10.1.2` of a private address (RFC 1918), undefined for others. */
-function privateNetwork(endpoint: string): string | undefined {
-  const host = parseEndpoint(endpoint)?.host ?? "";
-  const isPrivate = /^(10\.|192\.168\.|172\.(1[6-9]|2\d|3[01])\.)/.test(host);
-  return isPrivate && parseIpv4(host) !== undefined
-    ? host.split(".").slice(0, 3).join(".")
-    : undefined;
-}
-
-/** The command of a step. */
-export function argvMeshStep(step: MeshStep, device: string): Argv {
-  switch (step.kind) {
-    case "setPeer":
-      return [
-        "wg",
-        "set",
-        device,
-        "peer",
-        step.publicKey,
-        "persistent-keepalive",
-        String(KEEPALIVE_S),
-        ...(step.endpoint === undefined ? [] : ["endpoint", step.endpoint]),
-        "allowed-ips",
-        step.allowedIps.join(","),
-      ];
-    case "removePeer":
-      return ["wg", "set", device, "peer", step.publicKey, "remove"];
-    case "replaceRoute":
-      return [
-        "ip",
-        ...(step.prefix.includes(":") ? ["-6"] : []),
-        "route",
-        "replace",
-        step.prefix,
-        "dev",
-        device,
-        ...(step.source === undefined ? [] : ["src", step.source]),
-        ...(step.mtu === undefined ? [] : ["mtu", `${step.mtu}`]),
-      ];
-    case "removeRoute":
-      return [
-        "ip",
-        ...(step.prefix.includes(":") ? ["-6"] : []),
-        "route",
-        "del",
-        step.prefix,
-        "dev",
-        device,
-      ];
-    default:
-      return assertNever(step);
-  }
 }

@@ -11,13 +11,19 @@ export const systemFiles: Files = {
       throw error;
     }
   },
-  async replace(path, text, { mode }) {
+  async replace(path, text, { mode, keepFacts }) {
     const folder = path.slice(0, path.lastIndexOf("/"));
     await Deno.mkdir(folder, { recursive: true });
     const fresh = `${path}.new`;
     await Deno.writeTextFile(fresh, text, { mode });
     // The mode of writeTextFile counts for new files only, and through the umask.
     await Deno.chmod(fresh, mode);
+    const there = keepFacts ? await Deno.stat(path).catch(() => undefined) : undefined;
+    if (there) {
+      await Deno.chown(fresh, there.uid, there.gid);
+      if (there.mode !== null) await Deno.chmod(fresh, there.mode & 0o7777);
+      if (there.atime && there.mtime) await Deno.utime(fresh, there.atime, there.mtime);
+    }
     await Deno.rename(fresh, path);
   },
 };

@@ -1,4 +1,5 @@
 /** Reading `wg show INTERFACE dump`. Pure. Source: wg(8), section SHOW. */
+import { Secret } from "@jiji/core/runtime";
 import { isWireguardKey, normalizePrefix, parseEndpoint, renderEndpoint } from "@jiji/core/net";
 
 /** A peer as WireGuard has it now. */
@@ -13,6 +14,8 @@ export interface WireguardPeer {
   readonly rxBytes: number;
   readonly txBytes: number;
   readonly keepaliveS: number | undefined;
+  /** Undefined when handshakes need none. */
+  readonly presharedKey?: Secret | undefined;
 }
 
 /** An interface and its peers. The private key in the dump's first line is not kept. */
@@ -41,7 +44,8 @@ export function parseWgDump(text: string): WireguardState {
 }
 
 function parsePeer(fields: readonly string[], line: number): WireguardPeer {
-  const [publicKey = "", , endpoint = "", allowed = "", handshake, rx, tx, keepalive] = fields;
+  const [publicKey = "", psk = "", endpoint = "", allowed = "", handshake, rx, tx, keepalive] =
+    fields;
   if (fields.length !== 8) throw new Error(`wg dump: line ${line}: expected 8 fields`);
   if (!isWireguardKey(publicKey)) throw new Error(`wg dump: line ${line}: bad public key`);
   const parsed = parseEndpoint(endpoint);
@@ -55,6 +59,7 @@ function parsePeer(fields: readonly string[], line: number): WireguardPeer {
     rxBytes: count(rx),
     txBytes: count(tx),
     keepaliveS: keepalive === "off" ? undefined : count(keepalive),
+    ...(isWireguardKey(psk) ? { presharedKey: new Secret(psk) } : {}),
   };
 }
 

@@ -1,14 +1,13 @@
 import assert from "node:assert/strict";
 import {
-  allowedIps,
   argvMeshStep,
-  type Membership,
   type MeshObserved,
   orderEndpoints,
   planMesh,
-  planTopology,
-} from "../src/peer_reconciler.ts";
+} from "../src/mesh/mesh_plan.ts";
+import { allowedIps, type Membership, planTopology } from "../src/peer_reconciler.ts";
 import { parseRoutes } from "../src/mesh/path_mtu.ts";
+import { watchSessions } from "../src/mesh/sessions.ts";
 import { argvRotation, ENDPOINT_TRY_MS, planRotations } from "../src/peer_monitor.ts";
 import type { WireguardPeer } from "../src/wg_show.ts";
 import { key, peerSeed, serverConfig, serverRow } from "./builders.ts";
@@ -161,7 +160,21 @@ Deno.test("parseRoutes(): reads both families", () => {
   assert.deepEqual([...parseRoutes(narrow)], [["10.210.2.0/24", 1328]]);
 });
 
-const CALM = { silent: new Set<string>(), ownEndpoints: [] };
+const CALM = {
+  silent: new Set<string>(),
+  ownEndpoints: [],
+  sessions: new Map(),
+  answered: new Map<string, string>(),
+};
+
+/** Sessions in which each peer shook hands last at `atMs`. */
+function sessions(...handshakes: [index: number, atMs: number][]) {
+  return new Map(
+    handshakes.map(([index, atMs]) =>
+      [key(index), { handshakeAtMs: atMs, sinceMs: atMs }] as const
+    ),
+  );
+}
 
 Deno.test("planRotations(): a silent peer is tried at its next endpoint, in turn", () => {
   const endpoints = ["203.0.113.12:31820", "10.0.0.2:31820"];
@@ -170,8 +183,8 @@ Deno.test("planRotations(): a silent peer is tried at its next endpoint, in turn
   const first = planRotations(peers, wireguard, { ...CALM, nowMs: 0, trials: new Map() });
   assert.deepEqual(first.rotations, [], "it gets its time where it is first");
   const later = planRotations(peers, wireguard, {
-    nowMs: ENDPOINT_TRY_MS,
     ...CALM,
+    nowMs: ENDPOINT_TRY_MS,
     trials: first.trials,
   });
   assert.deepEqual(later.rotations.map((one) => argvRotation(one, "jiji0").join(" ")), [
@@ -180,22 +193,65 @@ Deno.test("planRotations(): a silent peer is tried at its next endpoint, in turn
 });
 
 Deno.test("planRotations(): a peer that answers, or has one endpoint, is left alone", () => {
-  const trials = new Map([[key(2), 0], [key(3), 0]]);
+  const trials = new Map([["s2", 0], ["s3", 0]]);
   const peers = [peerSeed(2, { endpoints: ["10.0.0.2:1", "10.0.0.3:1"] }), peerSeed(3)];
-  const wireguard =
-    observed([wgPeer(2, { handshakeAtMs: 300_000 }), wgPeer(3, { handshakeAtMs: undefined })])
-      .wireguard;
-  const plan = planRotations(peers, wireguard, { ...CALM, nowMs: 400_000, trials });
+  const wireguard = observed([wgPeer(2), wgPeer(3, { handshakeAtMs: undefined })]).wireguard;
+  const plan = planRotations(peers, wireguard, {
+    ...CALM,
+    nowMs: 400_000,
+    trials,
+    sessions: sessions([2, 300_000]),
+  });
   assert.deepEqual(plan.rotations, []);
 });
 
 Deno.test("planRotations(): one that does not answer probes is tried elsewhere before its session is old", () => {
   const peers = [peerSeed(2, { endpoints: ["198.51.100.2:31820"] })];
-  const wireguard = observed([wgPeer(2, { handshakeAtMs: 390_000 })]).wireguard;
+  const wireguard = observed([wgPeer(2)]).wireguard;
   const silent = new Set(["s2"]);
-  const trials = new Map([[key(2), 400_000 - ENDPOINT_TRY_MS]]);
-  const plan = planRotations(peers, wireguard, { ...CALM, nowMs: 400_000, trials, silent });
+  const trials = new Map([["s2", 400_000 - ENDPOINT_TRY_MS]]);
+  const now = { ...CALM, nowMs: 400_000, trials, sessions: sessions([2, 390_000]) };
+  const plan = planRotations(peers, wireguard, { ...now, silent });
   assert.deepEqual(plan.rotations.map((one) => one.endpoint), ["198.51.100.2:31820"]);
-  const calm = planRotations(peers, wireguard, { ...CALM, nowMs: 400_000, trials });
-  assert.deepEqual(calm.rotations, []);
+  assert.deepEqual(planRotations(peers, wireguard, now).rotations, []);
+});
+
+Deno.test("planRotations(): an endpoint that only a handshake told is kept, and tried again later", () => {
+  const nat = "198.51.100.9:40001";
+  const peers = [peerSeed(2)];
+  const wireguard = observed([wgPeer(2, { endpoint: nat })]).wireguard;
+  const good = planRotations(peers, wireguard, {
+    ...CALM,
+    nowMs: 100_000,
+    trials: new Map(),
+    sessions: sessions([2, 90_000]),
+  });
+  assert.deepEqual(good.rotations, []);
+  let { answered } = good;
+  let trials = good.trials;
+  let endpoint = nat;
+  const tried: string[] = [];
+  for (let round = 0; round < 4; round++) {
+    const plan = planRotations(peers, observed([wgPeer(2, { endpoint })]).wireguard, {
+      ...CALM,
+      nowMs: 100_000 + round * ENDPOINT_TRY_MS,
+      trials,
+      answered,
+      sessions: sessions([2, 90_000]),
+      silent: new Set(["s2"]),
+    });
+    ({ trials, answered } = plan);
+    endpoint = plan.rotations[0]?.endpoint ?? endpoint;
+    tried.push(endpoint);
+  }
+  assert.deepEqual(tried, [nat, "203.0.113.12:31820", nat, "203.0.113.12:31820"]);
+});
+
+Deno.test("planRotations(): a clock that jumps makes no living peer look dead", () => {
+  const peers = [peerSeed(2, { endpoints: ["10.0.0.2:1", "10.0.0.3:1"] })];
+  const wireguard = observed([wgPeer(2, { handshakeAtMs: 1 })]).wireguard;
+  const trials = new Map([["s2", 0]]);
+  const seen = watchSessions(new Map(), wireguard, 900_000);
+  const plan = planRotations(peers, wireguard, { ...CALM, nowMs: 901_000, trials, sessions: seen });
+  assert.deepEqual(plan.rotations, [], "ten minutes by the wall clock, one second by ours");
 });

@@ -10,6 +10,10 @@ export const SERVER_PATHS = {
   corrosionToken: "/etc/jiji/corrosion.token",
   /** WireGuard private key, 0600 root, made on the server and never leaving it. */
   wireguardKey: "/etc/jiji/wireguard.key",
+  /** The key it is about to change to, 0600 root; there only during `network rotate-keys`. */
+  wireguardNextKey: "/etc/jiji/wireguard.key.next",
+  /** {@link MeshSecret}, 0600 root. */
+  meshSecret: "/etc/jiji/mesh.psk",
   /** Corrosion's configuration, 0640 root:jiji: it holds the token. */
   corrosionConfig: "/etc/jiji/corrosion.toml",
   /** Corrosion's schema files. */
@@ -49,6 +53,8 @@ export const MESH_MTU_MIN = 1280;
 export const MESH_MTU_MAX = 1504;
 /** WireGuard interface of the mesh. */
 export const MESH_INTERFACE = "jiji0";
+/** wg-quick's configuration of the mesh interface. */
+export const WIREGUARD_CONF = "/etc/wireguard/jiji0.conf";
 /**
  * Network of the container engine that holds every jiji container. Not the domain of services:
  * Docker itself answers CONTAINER.NETWORK with the container of that name on the same server, so

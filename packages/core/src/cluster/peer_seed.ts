@@ -9,6 +9,10 @@ const PeerSchema = v.object({
   block: v.pipe(v.string(), v.check((text) => parseCidr(text) !== undefined, "not a network")),
   management_ip: v.string(),
   endpoints: v.array(v.string()),
+  /** Which secret its preshared keys are made from; see `ServerDoc`. Absent: none known. */
+  psk: v.optional(v.pipe(v.string(), v.regex(/^[a-f0-9]{16}$/))),
+  /** Key that it is about to change to. */
+  next_key: v.optional(v.pipe(v.string(), v.check(isWireguardKey))),
 });
 
 const FileSchema = v.object({ format: v.literal(1), peers: v.array(v.unknown()) });

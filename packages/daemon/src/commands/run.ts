@@ -19,6 +19,7 @@ import { CollectionDuty } from "../duties/collection.ts";
 import { ContainersDuty, HealthDuty, RegistryDuty } from "../duties/containers.ts";
 import { CorrosionDuty } from "../duties/corrosion.ts";
 import { HeartbeatDuty } from "../duties/heartbeat.ts";
+import { KeyChangeDuty } from "../duties/key_change.ts";
 import { bindDatagram, LivenessDuty } from "../duties/liveness.ts";
 import { NetworkDuty } from "../duties/network.ts";
 import { NewsDuty, serveNews } from "../duties/news.ts";
@@ -116,6 +117,7 @@ function dutySet(context: DaemonContext): DutySet {
   const addresses = new AddressesDuty(context, askAddress);
   const pathMtu = new PathMtuDuty(context, bindDatagram);
   const network = new NetworkDuty(context);
+  const keyChange = new KeyChangeDuty(context);
   const containers = new ContainersDuty(context);
   const health = new HealthDuty(context, systemCheckNetwork);
   const news = new NewsDuty(context, bindDatagram, serveNews);
@@ -141,6 +143,7 @@ function dutySet(context: DaemonContext): DutySet {
     duty("network", { everyMs: 30_000, timeoutMs: 60_000 }, (s) => network.run(s)),
     duty("containers", { everyMs: 15_000, timeoutMs: 60_000 }, (s) => containers.run(s)),
     duty("health", { everyMs: 1_000, timeoutMs: 5_000 }, () => health.run()),
+    duty("key-change", { everyMs: 3_000, timeoutMs: 120_000 }, (s) => keyChange.run(s)),
     duty("registry", { everyMs: 5_000, timeoutMs: 30_000 }, () => registry.run()),
     duty("heartbeat", { everyMs: 2_000, timeoutMs: 15_000 }, () => heartbeat.run()),
     duty("news", { everyMs: 1_000, timeoutMs: 5_000 }, () => news.run()),

@@ -7,6 +7,7 @@ import {
   SERVER_PATHS,
   SERVER_UNITS,
 } from "@jiji/core/cluster";
+import type { ServerRow } from "@jiji/core/corrosion";
 import { isOk } from "@jiji/core/runtime";
 import { type DaemonContext, mustRun, renderFailure, tryRun } from "../daemon_context.ts";
 import { withRemembered } from "../removed_servers.ts";
@@ -14,10 +15,14 @@ import { argvRotation, planRotations, type TrialStarts } from "../peer_monitor.t
 import {
   argvMeshStep,
   type MeshObserved,
+  type MeshStep,
+  PAIR_KEY_FILE,
   planMesh,
-  planTopology,
-  type Topology,
-} from "../peer_reconciler.ts";
+} from "../mesh/mesh_plan.ts";
+import { isChangeDue, planFollow, withIdentities } from "../mesh/key_change.ts";
+import { deadForMs, keysOf, type Sessions, watchSessions } from "../mesh/sessions.ts";
+import { planTopology, type Topology } from "../peer_reconciler.ts";
+import { MeshKeys } from "./mesh_keys.ts";
 import { parseRoutes, type Routes } from "../mesh/path_mtu.ts";
 import { parseWgDump, type WireguardState } from "../wg_show.ts";
 
@@ -25,6 +30,13 @@ import { parseWgDump, type WireguardState } from "../wg_show.ts";
 export const PEER_CACHE_FILE: string = `${SERVER_PATHS.daemonState}/peers.json`;
 /** The mesh interface is brought up again at most this often, milliseconds. */
 const MESH_RESTART_EVERY_MS = 15_000;
+
+/** A server that changes its key is looked at this often, milliseconds: its traffic waits for it. */
+const CHANGE_LOOK_MS = 200;
+/** It is expected to change within this time; later, only when all have agreed, milliseconds. */
+const CHANGE_WATCH_MS = 60_000;
+/** Next keys that one server tells to accept; see `ServerDoc`. */
+const ACCEPTS_MAX = 16;
 
 /** What WireGuard has now; undefined when the interface is missing. */
 export async function observeWireguard(
@@ -44,9 +56,13 @@ export class TopologyDuty {
   #restartedAtMs = -Infinity;
   #cacheText: string | undefined;
   #reported = "";
+  #sessions: Sessions = new Map();
+  #next = { keys: "", sinceMs: 0 };
+  readonly #keys: MeshKeys;
 
   constructor(context: DaemonContext) {
     this.#context = context;
+    this.#keys = new MeshKeys(context);
   }
 
   /** One look. A removed server leaves its mesh as it is. */
@@ -60,20 +76,83 @@ export class TopologyDuty {
     context.facts.peers = topology.peers;
     this.#report(topology);
     if (!wireguard) return await this.#restartMesh(signal);
+    this.#sessions = watchSessions(this.#sessions, wireguard, context.clock.monotonicMs());
     const observed: MeshObserved = {
       wireguard,
       routes: await observeRoutes(context, signal),
       mtu: context.facts.mtu,
+      psk: await this.#keys.psk(topology.peers, this.#sessions),
+      identities: await this.#keys.identities(topology.peers),
     };
-    for (const step of planMesh(context.config, topology, observed)) {
+    const self = {
+      ...context.config,
+      endpoints: context.facts.endpoints ?? context.config.endpoints,
+    };
+    const keys = new Set(holders);
+    for (const step of planMesh(self, topology, observed)) {
       // Another duty leaves the key of a removed server one address, to tell it so.
       if (step.kind === "removePeer" && context.facts.told.has(step.publicKey)) continue;
-      const argv = argvMeshStep(step, MESH_INTERFACE);
-      const result = await tryRun(context, argv, signal);
-      if (isOk(result)) context.logger.info("mesh changed", { ...step });
-      else context.logger.warn("mesh not changed", { ...step, error: renderFailure(argv, result) });
+      const done = await this.#apply(step, observed, signal);
+      if (done && step.kind === "setPeer") keys.add(step.publicKey);
     }
     await this.#remember(topology.peers);
+    this.#accept(topology.peers, keys);
+    await this.#follow(known.rows);
+    return this.#pace(known.rows, topology.peers);
+  }
+
+  async #apply(step: MeshStep, observed: MeshObserved, signal: AbortSignal): Promise<boolean> {
+    const { files, logger } = this.#context;
+    const pair = step.kind === "setPeer" && step.psk === "set"
+      ? observed.psk?.pairKeys.get(step.serverId)
+      : undefined;
+    if (pair) await files.replace(PAIR_KEY_FILE, `${pair.reveal()}\n`, { mode: 0o600 });
+    const argv = argvMeshStep(step, MESH_INTERFACE);
+    const result = await tryRun(this.#context, argv, signal);
+    if (pair) await files.replace(PAIR_KEY_FILE, "", { mode: 0o600 });
+    if (isOk(result)) logger.info("mesh changed", { ...step });
+    else logger.warn("mesh not changed", { ...step, error: renderFailure(argv, result) });
+    return isOk(result);
+  }
+
+  /** Says which next keys this server takes for their owners': it has them, also after a reboot. */
+  #accept(peers: readonly PeerSeed[], keys: ReadonlySet<string>): void {
+    const { facts, wake } = this.#context;
+    const accepts = peers.flatMap(({ next_key }) =>
+      next_key !== undefined && keys.has(next_key) ? [next_key] : []
+    ).sort().slice(0, ACCEPTS_MAX);
+    if (accepts.join() === (facts.doc?.accepts ?? []).join()) return;
+    facts.doc = { ...facts.doc, accepts: accepts.length > 0 ? accepts : undefined };
+    wake("heartbeat");
+  }
+
+  /** Files of this server name the others' keys and identities, for a start without Corrosion. */
+  async #follow(rows: readonly ServerRow[]): Promise<void> {
+    const { files, logger } = this.#context;
+    const plan = planFollow(await files.read(SERVER_PATHS.peerSeed) ?? "", rows);
+    if (plan.seeds === undefined) return;
+    const path = SERVER_PATHS.corrosionConfig;
+    const text = await files.read(path);
+    const followed = text && withIdentities(text, plan.identities);
+    if (followed && followed !== text) {
+      await files.replace(path, followed, { mode: 0o640, keepFacts: true });
+    }
+    await files.replace(SERVER_PATHS.peerSeed, plan.seeds, { mode: 0o644, keepFacts: true });
+    logger.info("files follow changed keys", { identities: Object.fromEntries(plan.identities) });
+  }
+
+  /** Whoever is about to change its key is watched closely; without a session, tries alternate. */
+  #pace(rows: readonly ServerRow[], peers: readonly PeerSeed[]): number | void {
+    const nowMs = this.#context.clock.monotonicMs();
+    const next = peers.map((peer) => peer.next_key ?? "").filter((key) => key !== "").join();
+    if (next !== this.#next.keys) this.#next = { keys: next, sinceMs: nowMs };
+    const isWatched = next !== "" &&
+      (nowMs - this.#next.sinceMs < CHANGE_WATCH_MS || isChangeDue(rows, peers));
+    if (isWatched) return CHANGE_LOOK_MS;
+    const isDead = peers.some((peer) =>
+      deadForMs(this.#sessions.get(peer.public_key), nowMs) !== undefined
+    );
+    if (next !== "" || (isDead && this.#context.facts.doc?.psk !== undefined)) return 5_000;
   }
 
   async #membership() {
@@ -132,10 +211,10 @@ function endpointsInUse(
   peers: readonly PeerSeed[],
   wireguard: WireguardState,
 ): Map<string, string> {
-  const names = new Map(peers.map((peer) => [peer.public_key, peer.server_id]));
-  return new Map(wireguard.peers.flatMap(({ publicKey, endpoint }): [string, string][] => {
-    const name = names.get(publicKey);
-    return name === undefined || endpoint === undefined ? [] : [[name, endpoint]];
+  const live = new Map(wireguard.peers.map((peer) => [peer.publicKey, peer.endpoint]));
+  return new Map(peers.flatMap((peer): [string, string][] => {
+    const endpoint = live.get(keysOf(peer, wireguard).active);
+    return endpoint === undefined ? [] : [[peer.server_id, endpoint]];
   }));
 }
 
@@ -143,6 +222,8 @@ function endpointsInUse(
 export class EndpointDuty {
   readonly #context: DaemonContext;
   #trials: TrialStarts = new Map();
+  #sessions: Sessions = new Map();
+  #answered: ReadonlyMap<string, string> = new Map();
 
   constructor(context: DaemonContext) {
     this.#context = context;
@@ -154,13 +235,17 @@ export class EndpointDuty {
     const wireguard = await observeWireguard(this.#context, signal);
     if (!wireguard || facts.standsDown) return;
     facts.endpointsInUse = endpointsInUse(facts.peers, wireguard);
+    this.#sessions = watchSessions(this.#sessions, wireguard, clock.monotonicMs());
     const plan = planRotations(facts.peers, wireguard, {
-      nowMs: clock.nowMs(),
+      nowMs: clock.monotonicMs(),
       trials: this.#trials,
+      sessions: this.#sessions,
+      answered: this.#answered,
       silent: facts.silent,
       ownEndpoints: facts.endpoints ?? config.endpoints,
     });
     this.#trials = plan.trials;
+    this.#answered = plan.answered;
     for (const rotation of plan.rotations) {
       await mustRun(this.#context, argvRotation(rotation, MESH_INTERFACE), signal);
       logger.info("trying another endpoint", { ...rotation });

@@ -6,8 +6,9 @@ import {
   SERVER_PATHS,
   SERVER_UNITS,
   type ServerConfig,
+  WIREGUARD_CONF,
 } from "@jiji/core";
-import { AWAIT_MESH, UNIT_PATHS, WIREGUARD_CONF } from "./server_files.ts";
+import { AWAIT_MESH, UNIT_PATHS } from "./server_files.ts";
 
 /** A file on a server. */
 export interface FileFact {

@@ -8,10 +8,8 @@ import {
   SERVER_PATHS,
   serverAddress,
   type ServerConfig,
+  WIREGUARD_CONF,
 } from "@jiji/core";
-
-/** wg-quick's configuration of the mesh interface. */
-export const WIREGUARD_CONF: string = `/etc/wireguard/${MESH_INTERFACE}.conf`;
 
 const UNIT_FOLDER = "/etc/systemd/system";
 const CORROSION_UNIT = `${UNIT_FOLDER}/jiji-corrosion.service`;

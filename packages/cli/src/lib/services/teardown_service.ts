@@ -11,13 +11,14 @@ import {
   PROXY_VOLUME,
   SERVER_PATHS,
   SERVER_UNITS,
+  WIREGUARD_CONF,
 } from "@jiji/core";
 import { ENGINE_TIMEOUT_MS, OBSERVE_TIMEOUT_MS, PROXY_IMAGE } from "../../constants.ts";
 import type { RemoteHost } from "../../types/remote_host.ts";
 import { mustRun, mustRunScript } from "../../utils/remote.ts";
 import { argvListImages, argvRemoveImage, type EngineName } from "../engine/engine_commands.ts";
 import { PROXY_PREVIOUS, PROXY_STANDIN, STANDIN_VOLUME } from "../engine/proxy_reboot_script.ts";
-import { UNIT_PATHS, WIREGUARD_CONF } from "../network/server_files.ts";
+import { UNIT_PATHS } from "../network/server_files.ts";
 import { registryAuthFolder } from "../registry/registry_commands.ts";
 import { observeHost } from "../deployment/deployment_observation.ts";
 import { parseImages } from "./image_prune_service.ts";

@@ -1,0 +1,84 @@
+/** Changing a server's WireGuard key without losing the mesh. Pure. */
+import * as v from "valibot";
+import { parsePeerSeeds, type PeerSeed, renderPeerSeeds } from "@jiji/core/cluster";
+import type { ServerRow } from "@jiji/core/corrosion";
+import { normalizeIp } from "@jiji/core/net";
+import { seedOf } from "../peer_reconciler.ts";
+
+/** Members that do not take this next key for the server's yet, by name. */
+export function missingAccepts(
+  rows: Iterable<ServerRow>,
+  o: { readonly self: string; readonly nextKey: string },
+): string[] {
+  return [...rows]
+    .filter((row) => row.removedAtMs === null && row.id !== o.self)
+    .filter((row) => !row.doc.accepts?.includes(o.nextKey))
+    .map((row) => row.id).sort();
+}
+
+/** Next keys among peers that every member but their owner accepts: a change is due any moment. */
+export function isChangeDue(rows: readonly ServerRow[], peers: readonly PeerSeed[]): boolean {
+  return peers.some(({ server_id: self, next_key: nextKey }) =>
+    nextKey !== undefined && missingAccepts(rows, { self, nextKey }).length === 0
+  );
+}
+
+const ConfigFile = v.looseObject({ wireguard_public_key: v.string(), management_ip: v.string() });
+
+/**
+ * `server.json` with another key and identity, all else as it was.
+ *
+ * @throws {Error} when the text is not the file's.
+ */
+export function withKey(
+  text: string,
+  next: { readonly publicKey: string; readonly managementIp: string },
+): string {
+  const file = v.parse(ConfigFile, JSON.parse(text));
+  const changed = {
+    ...file,
+    wireguard_public_key: next.publicKey,
+    management_ip: next.managementIp,
+  };
+  return JSON.stringify(changed, null, 2) + "\n";
+}
+
+/** A text with identities of servers replaced: former ones by present ones. */
+export function withIdentities(text: string, identities: ReadonlyMap<string, string>): string {
+  let result = text;
+  for (const [former, present] of identities) {
+    // Nothing that could belong to a longer address may stand beside it.
+    const escaped = former.replace(/[.]/g, "\\.");
+    const whole = new RegExp(`(?<![0-9a-f:])${escaped}(?![0-9a-f:])`, "g");
+    result = result.replace(whole, present);
+  }
+  return result;
+}
+
+/** What must follow when servers have changed their keys. */
+export interface FollowPlan {
+  /** Former identities and the present ones. */
+  readonly identities: ReadonlyMap<string, string>;
+  /** New text of `/etc/jiji/peers.json`; undefined while it is right. */
+  readonly seeds: string | undefined;
+}
+
+/** Compares the seeds written when this server joined with the rows. */
+export function planFollow(seedText: string, rows: readonly ServerRow[]): FollowPlan {
+  const seeds = parsePeerSeeds(seedText);
+  const live = new Map(
+    rows.filter((row) => row.removedAtMs === null).map((row) => [row.id, row]),
+  );
+  const identities = new Map<string, string>();
+  const followed = seeds.map((seed) => {
+    const row = live.get(seed.server_id);
+    if (!row || row.wireguardPubkey === seed.public_key) return seed;
+    const former = normalizeIp(seed.management_ip);
+    if (former !== undefined && former !== row.managementIp) {
+      identities.set(former, row.managementIp);
+    }
+    return seedOf(row);
+  });
+  const changed = followed.some((seed, index) => seed !== seeds[index]);
+  return { identities, seeds: changed ? renderPeerSeeds(followed) : undefined };
+}
