@@ -185,6 +185,8 @@ export class MockSSHManager implements RemoteHost {
         return ok();
       case "pull_missing":
         return state.images.has(args[1] ?? "") ? ok() : runEngine(state, args.slice(3));
+      case "await_healthy":
+        return this.#answer(args.slice(2) as unknown as Argv, stdin);
       case "switch_route":
         return switchRoute(state, args);
       case "drain_route":
@@ -239,7 +241,7 @@ function giveAway(state: MockServerState, args: readonly string[]): MockResult {
 
 /** The engine's command, then the proxy's listing. */
 function switchRoute(state: MockServerState, args: readonly string[]): MockResult {
-  const [engine, volume, ...words] = args;
+  const [engine, volume, _folder, ...words] = args;
   const command = vouched(words);
   if (engine !== state.config.engine || volume !== PROXY_VOLUME || command[0] !== engine) {
     return undefined;

@@ -129,6 +129,7 @@ export function inspected(one: ReturnType<typeof container>, labels: Record<stri
         "jiji.project": "casa",
         "jiji.service": "web",
         "jiji.instance": "s1",
+        "jiji.deployment": "d1",
         "jiji.health":
           '{"kind":"http","port":3000,"path":"/up","interval_ms":1000,"timeout_ms":500}',
         ...labels,

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { PROXY_VOLUME } from "@jiji/core/cluster";
+import { PROXY_VOLUME, SERVER_PATHS } from "@jiji/core/cluster";
 import { corrosionHttpApi } from "@jiji/core/corrosion";
 import { FakeCorrosion, type FakeProcess } from "@jiji/core/testing";
 import { initialHealth } from "../src/container_health.ts";
@@ -7,6 +7,7 @@ import type { CheckNetwork } from "../src/duties/checks.ts";
 import { ContainersDuty, HealthDuty, RegistryDuty } from "../src/duties/containers.ts";
 import { NetworkDuty } from "../src/duties/network.ts";
 import { ProxyDuty } from "../src/duties/proxy.ts";
+import { HealthyFile } from "../src/healthy_file.ts";
 import { container, inspected, serverConfig, setUp } from "./builders.ts";
 
 const SIGNAL = new AbortController().signal;
@@ -78,7 +79,7 @@ Deno.test("NetworkDuty: a host without iptables is left without rules, said once
 Deno.test("containers: from the engine's words to rows, and out again when they end", async () => {
   await using fake = new FakeCorrosion();
   const api = corrosionHttpApi(fake.address);
-  const { process, context, clock } = setUp({ api });
+  const { process, context, clock, files } = setUp({ api });
   context.view.filled.containers = true;
   const one = container(1);
   process
@@ -89,9 +90,11 @@ Deno.test("containers: from the engine's words to rows, and out again when they 
     httpGet: () => Promise.resolve({ status, headers: {}, body: "" }),
     tcpConnect: () => Promise.reject(new Error("unused")),
   };
+  const healthy = new HealthyFile(context);
+  const onHealth = () => void healthy.tell();
   const duties = {
-    containers: new ContainersDuty(context),
-    health: new HealthDuty(context, network),
+    containers: new ContainersDuty(context, onHealth),
+    health: new HealthDuty(context, network, onHealth),
     registry: new RegistryDuty(context),
   };
   const health = async () => {
@@ -109,9 +112,11 @@ Deno.test("containers: from the engine's words to rows, and out again when they 
   await duties.health.run();
   await clock.advance(0);
   assert.deepEqual(await health(), [["casa-web", "healthy"]]);
+  assert.equal(await files.read(SERVER_PATHS.healthy), `${one.labels?.deployment} casa-web\n`);
   process.on("docker inspect", JSON.stringify([inspected({ ...one, running: false })]));
   await duties.containers.run(SIGNAL);
   assert.deepEqual(await health(), []);
+  assert.equal(await files.read(SERVER_PATHS.healthy), "");
 });
 
 Deno.test("RegistryDuty: touches nothing before both sides are known, or once removed", async () => {

@@ -10,6 +10,8 @@ export interface ObservedHost {
   readonly containers: readonly ObservedContainer[];
   /** Undefined when the state file could not be read or is half written. */
   readonly proxyState: ProxyState | undefined;
+  /** Folder of the proxy's state file; undefined when it has none yet. */
+  readonly proxyFolder?: string | undefined;
   /** Names of the project's images there, newest first. */
   readonly images: readonly string[];
   /** Images of the releases that are kept there; of each service the newest first. */
@@ -136,7 +138,13 @@ export type DeployStep =
     readonly envFile: string;
   }
   | { readonly kind: "resumeContainer"; readonly name: string }
-  | { readonly kind: "healthGate"; readonly name: string; readonly timeoutMs: number }
+  | {
+    readonly kind: "healthGate";
+    readonly name: string;
+    readonly timeoutMs: number;
+    /** The daemon's word on the container of this deployment will do; absent: probe it anew. */
+    readonly deployment?: string | undefined;
+  }
   | {
     readonly kind: "routeProxy";
     readonly route: ProxyRoute;

@@ -147,3 +147,10 @@ function parseJson<T>(
     return undefined;
   }
 }
+
+/** A container in the file of those that are healthy: the deployment that made it, and its name. */
+export function renderHealthyLine(
+  container: { readonly deployment: string; readonly name: string },
+): string {
+  return `${container.deployment} ${container.name}`;
+}

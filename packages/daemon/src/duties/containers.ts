@@ -58,11 +58,14 @@ async function inspectContainers(
 /** Looks at the engine's containers; follows its events, and looks at all of them on a timer. */
 export class ContainersDuty {
   readonly #context: DaemonContext;
+  readonly #onHealth: () => void;
   #events: ContainerEvent[] = [];
   #wholeAtMs = -Infinity;
 
-  constructor(context: DaemonContext) {
+  /** @param onHealth is called when it may have changed who is healthy. */
+  constructor(context: DaemonContext, onHealth: () => void = () => undefined) {
     this.#context = context;
+    this.#onHealth = onHealth;
   }
 
   /** Takes over the events since the last run; without any, or after a while, looks at everything. */
@@ -103,6 +106,7 @@ export class ContainersDuty {
       facts.health.set(id, initialHealth(clock.monotonicMs(), known));
     }
     facts.containers = containers;
+    this.#onHealth();
     for (const duty of ["health", "registry", "proxy"]) wake(duty);
   }
 
@@ -132,11 +136,18 @@ export class ContainersDuty {
 export class HealthDuty {
   readonly #context: DaemonContext;
   readonly #network: CheckNetwork;
+  readonly #onHealth: () => void;
   readonly #running = new Set<string>();
 
-  constructor(context: DaemonContext, network: CheckNetwork) {
+  /** @param onHealth is called when it may have changed who is healthy. */
+  constructor(
+    context: DaemonContext,
+    network: CheckNetwork,
+    onHealth: () => void = () => undefined,
+  ) {
     this.#context = context;
     this.#network = network;
+    this.#onHealth = onHealth;
   }
 
   /** Starts what is due; gives the pause until the next check is. */
@@ -188,6 +199,7 @@ export class HealthDuty {
     });
     facts.health.set(container.id, after);
     if (after.status === before.status) return;
+    this.#onHealth();
     logger.info("health changed", {
       container: container.name,
       from: before.status,

@@ -14,6 +14,10 @@ import { parseInspectLines } from "../engine/inspect.ts";
 import { parseMachine, parseSockets } from "../refusals/host_sockets.ts";
 import { parseProxyClaims, parseProxyState } from "../engine/proxy_commands.ts";
 
+/** A line more for the container that has the proxy's volume: asking for it apart takes its time. */
+const PROXY_MOUNT_FORMAT = `{{range .Mounts}}{{if eq .Name "${PROXY_VOLUME}"}}
+@volume {{.Source}}{{end}}{{end}}`;
+
 /**
  * The engine is asked side by side, and what it says meanwhile is kept in memory (/run, tmpfs).
  * Looks at a server in one round trip: its place in the cluster, every container, the proxy's
@@ -28,17 +32,20 @@ trap 'rm -rf "$seen"' EXIT
 "$engine" images --filter "reference=*/$project-*" --filter "reference=*/*/$project-*" \\
   --filter "reference=*/*/*/$project-*" --format '@image {{.Repository}}:{{.Tag}}' \\
   >"$seen/images" 2>/dev/null &
-"$engine" volume inspect --format '{{.Mountpoint}}' ${PROXY_VOLUME} >"$seen/volume" 2>/dev/null &
 ids=$("$engine" ps --all --no-trunc --quiet) || exit 69
 if [ -n "$ids" ]; then
-  "$engine" inspect --type container --format "$format" $ids 2>/dev/null | sed 's/^/@container /'
+  "$engine" inspect --type container --format "$format" $ids 2>/dev/null >"$seen/containers"
+  grep -v '^@volume ' "$seen/containers" | sed 's/^/@container /'
 fi
 wait
 cat "$seen/images"
 sed -n 's/^.*"spec":{"image":"\\([^"]*\\)".*$/@release \\1/p' \\
   ${SERVER_PATHS.projects}/"$project"/releases/*/*.json 2>/dev/null
-volume=$(cat "$seen/volume")
+volume=$(sed -n 's/^@volume //p' "$seen/containers" 2>/dev/null | head -n 1)
+[ -n "$volume" ] ||
+  volume=$("$engine" volume inspect --format '{{.Mountpoint}}' ${PROXY_VOLUME} 2>/dev/null)
 if [ -n "$volume" ] && [ -f "$volume/kamal-proxy.state" ]; then
+  printf '@folder %s\\n' "$volume"
   printf '@proxy %s\\n' "$(base64 -w0 <"$volume/kamal-proxy.state")"
 fi
 printf '@machine %s\\n' "$(uname -m)"
@@ -62,7 +69,7 @@ export async function observeHost(
 ): Promise<ObservedHost> {
   const { engine, project } = what;
   const text = await mustRunScript(host, OBSERVE_SCRIPT, {
-    args: [engine, INSPECT_FORMAT, project],
+    args: [engine, INSPECT_FORMAT + PROXY_MOUNT_FORMAT, project],
     what: `${engine} does not answer`,
     timeoutMs: OBSERVE_TIMEOUT_MS,
     signal,
@@ -94,11 +101,13 @@ export function parseObservation(name: string, text: string): ObservedHost {
     );
   }
   const [proxy] = after("proxy");
+  const [folder] = after("folder");
   return {
     name,
     config: parseServerConfig(atob(config)),
     containers,
     proxyState: proxy === undefined ? new Map() : parseProxyState(atob(proxy)),
+    ...(folder?.startsWith("/") ? { proxyFolder: folder } : {}),
     claims: proxy === undefined ? [] : parseProxyClaims(atob(proxy)),
     arch: parseMachine(after("machine")[0]),
     sockets: lines.includes("@sockets") ? parseSockets(after("socket")) : undefined,

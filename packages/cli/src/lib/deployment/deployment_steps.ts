@@ -56,6 +56,7 @@ export function startSteps(judgement: Judgement): DeployStep[] {
       kind: "healthGate",
       name: slot.name,
       timeoutMs: service.healthTimeoutMs,
+      deployment: judgement.options.deployment,
     })),
   ];
 }

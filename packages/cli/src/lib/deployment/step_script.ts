@@ -2,7 +2,11 @@
  * Several steps as one script, so that a phase of a deploy costs one round trip. The script says
  * which step begins and ends; it stops at the first that fails. Pure.
  */
+import { SERVER_PATHS } from "@jiji/core";
 import { quoteWord } from "../../utils/ssh/quote.ts";
+
+/** Pause between two looks at what jiji-daemon found healthy, milliseconds. */
+export const HEALTHY_LOOK_MS = 50;
 
 /** A step as a command of the script. */
 export interface ScriptStep {
@@ -34,10 +38,19 @@ step() { number=$1; shift; begin "$number"; "$@"; code=$?; end "$number" "$code"
 attempt() { number=$1; shift; begin "$number"; "$@"; end "$number" "$?"; }
 secret() { secrets="$secrets $1"; (umask 077; mkdir -p "\${1%/*}" && cat >"$1"); }
 pull_missing() { "$1" image inspect --format '{{.Id}}' "$2" >/dev/null 2>&1 || { shift 2; "$@"; }; }
+await_healthy() {
+  line=$1 tries=$2; shift 2
+  while [ "$tries" -gt 0 ]; do
+    grep -qsxF -e "$line" ${SERVER_PATHS.healthy} && return
+    sleep ${HEALTHY_LOOK_MS / 1_000}; tries=$((tries - 1))
+  done
+  "$@"
+}
 switch_route() {
-  engine=$1 proxy=$2; shift 2
+  engine=$1 proxy=$2 folder=$3; shift 3
   "$@" >&2 || return
-  folder=$("$engine" volume inspect --format '{{.Mountpoint}}' "$proxy") && cat "$folder/kamal-proxy.state"
+  [ -n "$folder" ] || folder=$("$engine" volume inspect --format '{{.Mountpoint}}' "$proxy") || return
+  cat "$folder/kamal-proxy.state"
 }
 drain_route() {
   engine=$1 proxy=$2 route=$3 drain=$4

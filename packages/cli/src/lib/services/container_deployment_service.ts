@@ -5,6 +5,7 @@ import {
   JijiError,
   PROXY_CONTAINER,
   PROXY_VOLUME,
+  renderHealthyLine,
   SERVER_PATHS,
   type ServerConfig,
 } from "@jiji/core";
@@ -27,12 +28,14 @@ import { gateError } from "../health/health_gate.ts";
 import { ProxyService, verifyRoute } from "./proxy_service.ts";
 import { releaseArguments, renderRelease } from "../deployment/release_records.ts";
 import { runBatch } from "../deployment/step_batch.ts";
-import type { ScriptStep } from "../deployment/step_script.ts";
+import { HEALTHY_LOOK_MS, type ScriptStep } from "../deployment/step_script.ts";
 
 /** Where steps are done. */
 export interface StepPlace {
   readonly host: RemoteHost;
   readonly config: ServerConfig;
+  /** See {@link ObservedHost.proxyFolder}. */
+  readonly proxyFolder: string | undefined;
   readonly service: DesiredService;
   /** Content of the environment file of the service whose steps these are. */
   readonly environment: ReadonlyMap<string, string>;
@@ -62,6 +65,12 @@ function isLocal(step: DeployStep): step is LocalStep {
 }
 
 type RemoteStep = Exclude<DeployStep, LocalStep>;
+
+/**
+ * The running daemon checks a new container at once and says so without a program being started for
+ * it; after this long a probe of our own finds out more, milliseconds.
+ */
+const TOLD_WAIT_MS = 1_000;
 
 /** The proxy checks a target this long before it refuses a switch, milliseconds. */
 const PROXY_DEPLOY_TIMEOUT_MS = 30_000;
@@ -172,7 +181,7 @@ export class ContainerDeploymentService {
 
   #scriptStep(step: RemoteStep): ScriptStep {
     const engine = this.#engine;
-    const { host, environment, audit, service, nowMs } = this.#place;
+    const { host, environment, audit, service, nowMs, proxyFolder } = this.#place;
     const plain = (argv: ScriptStep["argv"]): ScriptStep => ({ argv, bestEffort: false });
     const secretFile = (path: string) => ({ path, content: renderEnvironment(environment) });
     switch (step.kind) {
@@ -192,13 +201,19 @@ export class ContainerDeploymentService {
       case "resumeContainer":
         return plain(argvStart(engine, step.name));
       case "healthGate": {
+        const { name, timeoutMs, deployment } = step;
         const daemon = `${SERVER_PATHS.bin}/jiji-daemon`;
-        return plain([daemon, "probe", step.name, "--timeout-ms", String(step.timeoutMs)]);
+        const probe = (ms: number) => [daemon, "probe", name, "--timeout-ms", String(ms)] as const;
+        if (deployment === undefined) return plain([...probe(timeoutMs)]);
+        const told = Math.min(TOLD_WAIT_MS, Math.floor(timeoutMs / 2));
+        const looks = String(Math.ceil(told / HEALTHY_LOOK_MS));
+        const line = renderHealthyLine({ deployment, name });
+        return plain(["await_healthy", line, looks, ...probe(timeoutMs - told)]);
       }
       case "routeProxy": {
         const times = { ...step, deployTimeoutMs: PROXY_DEPLOY_TIMEOUT_MS };
         const argv = argvDeployRoute(engine, step.route, times);
-        return plain(["switch_route", engine, PROXY_VOLUME, ...argv]);
+        return plain(["switch_route", engine, PROXY_VOLUME, proxyFolder ?? "", ...argv]);
       }
       case "removeRoute":
         return plain([

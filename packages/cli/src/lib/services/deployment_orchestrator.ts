@@ -169,7 +169,8 @@ export class DeploymentOrchestrator {
     }
     await this.#parallel(runs, async (run) => {
       await clock.sleep(canary.waitMs, { signal });
-      const gates = run.plan.start.filter((step) => step.kind === "healthGate");
+      const gates = run.plan.start.filter((step) => step.kind === "healthGate")
+        .map((step) => ({ ...step, deployment: undefined }));
       await this.#apply(run, { steps: gates, signal });
     });
     const failed = runs.filter((run) => run.error !== undefined);
@@ -236,6 +237,7 @@ export class DeploymentOrchestrator {
       await new ContainerDeploymentService({
         host: hosts.get(run.plan.host)!,
         config: observed.get(run.plan.host)!.config,
+        proxyFolder: observed.get(run.plan.host)!.proxyFolder,
         service: run.service,
         environment: environments.get(run.plan.service) ?? new Map(),
         audit,
