@@ -1,0 +1,167 @@
+/** Words for stories in which something breaks and nobody mends it. */
+import assert from "node:assert/strict";
+import { eventually } from "./lab.ts";
+import { secondsSince, type Shop, STORY_ENGINE, tell } from "./shop.ts";
+
+/** The servers of these stories. */
+export const SERVERS = ["s1", "s2", "s3"] as const;
+
+/** One of them. */
+export type Server = typeof SERVERS[number];
+
+/** Who asks whom across the mesh. */
+export type Pair = readonly [from: Server, to: Server];
+
+/** Pairs between these servers, both ways. */
+export function pairsAmong(...servers: readonly Server[]): Pair[] {
+  return servers.flatMap((from) =>
+    servers.filter((to) => to !== from).map((to): Pair => [from, to])
+  );
+}
+
+/** Asks a URL in $2 until the file $1 is there; prints how often, how often in vain, and when. */
+const ASK_ON = `asked=0; failed=0; when=
+while [ ! -e "$1" ]; do
+  asked=$((asked + 1))
+  timeout 3 wget -q -O /dev/null "$2" || { failed=$((failed + 1)); when="$when $(date +%T)"; }
+  sleep 0.1
+done
+rm "$1"
+echo "$asked $failed$when"`;
+
+/** Asserts that requests between containers of these pairs do not fail while `work` runs. */
+export async function underMesh<T>(
+  shop: Shop,
+  o: { readonly what: string; readonly pairs: readonly Pair[] },
+  work: () => Promise<T>,
+): Promise<T> {
+  const stopFile = `/tmp/stop-${crypto.randomUUID()}`;
+  const asking = o.pairs.map(async ([from, to]) => {
+    const url = `http://shop-web-${to}.jiji:3000/up`;
+    const flag = `${stopFile}-${to}`;
+    const text = await shop.lab.on(from, inWeb("sh", "-c", ASK_ON, "sh", flag, url));
+    const [asked, failed, ...when] = text.trim().split(" ");
+    return { name: `${from}→${to}`, asked: Number(asked), failed: Number(failed), when };
+  });
+  let result: T;
+  try {
+    result = await work();
+  } finally {
+    const stops = o.pairs.map(([from, to]) =>
+      shop.lab.on(from, inWeb("touch", `${stopFile}-${to}`))
+    );
+    await Promise.all(stops);
+  }
+  const reports = await Promise.all(asking);
+  const asked = reports.reduce((sum, report) => sum + report.asked, 0);
+  tell(
+    `${o.what}: ${asked} requests across the mesh (${reports.map((one) => one.name).join(" ")})`,
+  );
+  for (const { name, asked, failed, when } of reports) {
+    assert.ok(asked > 5, `${name}: only ${asked} requests`);
+    assert.equal(
+      failed,
+      0,
+      `${o.what}: ${name}: ${failed} of ${asked} failed at ${when.join(" ")}`,
+    );
+  }
+  return result;
+}
+
+/** A command in the web container of a server. */
+export function inWeb(...argv: readonly string[]): string[] {
+  return [STORY_ENGINE, "exec", "shop-web", ...argv];
+}
+
+/** Addresses that a server's jiji-dns gives to a container of it, sorted. */
+export async function addresses(
+  shop: Shop,
+  server: string,
+  name = "shop-web.jiji",
+): Promise<string[]> {
+  const outcome = await shop.lab.tryOn(server, inWeb("nslookup", name));
+  const answer = outcome.stdout.split("\n\n").slice(1).join("\n");
+  return [...answer.matchAll(/Address: +([0-9.]+)/g)].map((match) => match[1]!).sort();
+}
+
+/** Waits until servers see instances of web on exactly these servers; tells how long it took. */
+export async function sees(
+  shop: Shop,
+  o: {
+    readonly what: string;
+    readonly by: readonly string[];
+    readonly instances: readonly string[];
+    /** Everything must be so within this time, seconds. */
+    readonly withinS: number;
+    /** Since when, of `performance.now()`. */
+    readonly sinceMs: number;
+  },
+): Promise<void> {
+  const wanted = o.instances.map((server) => `10.210.${Number(server.slice(1)) - 1}`).sort();
+  for (const server of o.by) {
+    let last = "";
+    await eventually(`${o.what}: ${server} sees web on ${o.instances.join(" ")}`, async () => {
+      const found = await addresses(shop, server);
+      last = found.join(" ");
+      const blocks = found.map((address) => address.split(".").slice(0, 3).join("."));
+      return blocks.join() === wanted.join() ? true : undefined;
+    }, { timeoutMs: o.withinS * 1_000 }).catch((error) => {
+      throw new Error(`${error.message}; it sees ${last}`);
+    });
+  }
+  const seconds = secondsSince(o.sinceMs);
+  tell(`${o.what}: after ${seconds} s (limit ${o.withinS} s)`);
+  assert.ok(Number(seconds) <= o.withinS, `${o.what} took ${seconds} s`);
+}
+
+/** Waits until containers of every server reach those of every other. */
+export async function meshIsWhole(shop: Shop, withinS: number): Promise<void> {
+  await Promise.all(
+    pairsAmong(...SERVERS).map(async ([from, to]) => {
+      const url = `http://shop-web-${to}.jiji:3000/up`;
+      await eventually(`${from} reaches ${to} over the mesh`, async () => {
+        const outcome = await shop.lab.tryOn(
+          from,
+          inWeb("timeout", "2", "wget", "-q", "-O", "-", url),
+        );
+        return outcome.code === 0 ? true : undefined;
+      }, { timeoutMs: withinS * 1_000 });
+    }),
+  );
+}
+
+/** Waits until every server sees every instance and reaches it, and every page is whole again. */
+export async function allIsWell(
+  shop: Shop,
+  o: { readonly sinceMs: number; readonly withinS: number; readonly what?: string },
+): Promise<void> {
+  const what = o.what ?? "all was as before, without a command";
+  const timeoutMs = o.withinS * 1_000;
+  await Promise.all(SERVERS.map((server) => shop.servesAgain(server, timeoutMs)));
+  await meshIsWhole(shop, o.withinS);
+  await sees(shop, { ...o, what, by: SERVERS, instances: SERVERS });
+}
+
+/** Drops all packets from one server on their arrival at another, and nothing the other way. */
+export async function dropFrom(
+  shop: Shop,
+  o: { readonly from: Server; readonly at: Server; readonly verb?: "-I" | "-D" },
+): Promise<void> {
+  const rule = ["-s", shop.lab.address(o.from), "-j", "DROP"];
+  await shop.lab.on(o.at, ["iptables", "-w", "-t", "raw", o.verb ?? "-I", "PREROUTING", ...rule]);
+}
+
+/** What a server's own view of the cluster says. */
+export interface SeenServer {
+  readonly id: string;
+  readonly lastSeenMs: number;
+  readonly removedAtMs: number | null;
+  readonly endpoints: readonly string[];
+}
+
+/** The servers that a server's Corrosion knows. */
+export async function knownServers(shop: Shop, server: string): Promise<readonly SeenServer[]> {
+  const argv = ["/opt/jiji/bin/jiji-daemon", "servers", "list", "--json"];
+  const rows: readonly SeenServer[] = JSON.parse(await shop.lab.on(server, argv));
+  return rows;
+}
