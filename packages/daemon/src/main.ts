@@ -1,5 +1,5 @@
 /** jiji-daemon: command tree and options only; each command is loaded when it runs. */
-import { Command, InvalidArgumentError } from "@commander-js/extra-typings";
+import { Command, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import {
   CORROSION_API_PORT,
   parseServerConfig,
@@ -11,6 +11,7 @@ import {
   JijiError,
   messageOf,
   Secret,
+  shiftedClock,
   systemClock,
   systemProcess,
   VERSION,
@@ -23,6 +24,11 @@ const STDIN_BYTES_MAX = 65_536;
 
 function parseMs(text: string): number {
   if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError("write milliseconds.");
+  return Number(text);
+}
+
+function parseOffsetMs(text: string): number {
+  if (!/^-?\d{1,9}$/.test(text)) throw new InvalidArgumentError("write milliseconds.");
   return Number(text);
 }
 
@@ -74,6 +80,10 @@ function command(name: string) {
 
 const run = command("run")
   .description("do the duties until stopped (what the systemd unit does)")
+  .addOption(
+    new Option("--clock-offset-ms <ms>", "take the wall clock to be wrong by this, to try it out")
+      .env("JIJI_CLOCK_OFFSET_MS").default(0).argParser(parseOffsetMs),
+  )
   .action(async (options) => {
     const { runDaemon } = await import("./commands/run.ts");
     await runDaemon({
@@ -81,6 +91,7 @@ const run = command("run")
       corrosionUrl: options.corrosion,
       token: await readToken(options.tokenFile),
       signal: stopSignal(),
+      clock: shiftedClock(systemClock, options.clockOffsetMs),
     });
     Deno.exit(0);
   });

@@ -26,9 +26,11 @@ export async function watchLiveness(options: LivenessWatchOptions): Promise<void
   let report: LivenessReport | undefined;
   while (!signal.aborted) {
     const mark = markOf(path);
-    if (mark !== seen) {
+    if (mark?.text !== seen) {
       report = mark === undefined ? undefined : parseLiveness(readText(path));
-      seen = mark;
+      // The daemon's clock may be wrong: when the file was written tells how old the report is.
+      if (report && mark) report = { ...report, written_at_ms: mark.writtenAtMs };
+      seen = mark?.text;
     }
     onSilent(silentServers(report, clock.nowMs()));
     await clock.sleep(LIVENESS_POLL_MS, { signal }).catch(() => undefined);
@@ -36,11 +38,12 @@ export async function watchLiveness(options: LivenessWatchOptions): Promise<void
 }
 
 /** What differs between two reports: the file, and when it was written. */
-function markOf(path: string): string | undefined {
+function markOf(path: string): { text: string; writtenAtMs: number } | undefined {
   try {
     // A page of memory (tmpfs): asking for it is quicker than waiting for another thread to.
     const { ino, mtime, size } = Deno.statSync(path);
-    return `${ino} ${mtime?.getTime()} ${size}`;
+    const writtenAtMs = mtime?.getTime() ?? 0;
+    return { text: `${ino} ${writtenAtMs} ${size}`, writtenAtMs };
   } catch {
     return undefined;
   }

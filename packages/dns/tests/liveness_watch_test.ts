@@ -62,3 +62,17 @@ Deno.test("watchLiveness(): garbage or a lost report silences nobody", async () 
     await until(silent, []);
   });
 });
+
+Deno.test("watchLiveness(): a daemon whose clock is wrong is believed; a file that is old is not", async () => {
+  await followed(async (path, silent) => {
+    const shifted = (offsetMs: number) =>
+      report(["s2"]).replace(/"written_at_ms":\d+/, `"written_at_ms":${Date.now() + offsetMs}`);
+    for (const offsetMs of [600_000, -600_000]) {
+      await Deno.writeTextFile(path, shifted(offsetMs));
+      await until(silent, ["s2"]);
+      const old = new Date(Date.now() - 60_000);
+      await Deno.utime(path, old, old);
+      await until(silent, []);
+    }
+  });
+});

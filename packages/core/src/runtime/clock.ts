@@ -14,6 +14,15 @@ export interface Clock {
   sleep(durationMs: number, options?: SleepOptions): Promise<void>;
 }
 
+/** A clock whose wall time is ahead of another's, or behind it when negative. */
+export function shiftedClock(clock: Clock, offsetMs: number): Clock {
+  return {
+    nowMs: () => clock.nowMs() + offsetMs,
+    monotonicMs: () => clock.monotonicMs(),
+    sleep: (durationMs, options) => clock.sleep(durationMs, options),
+  };
+}
+
 /** The machine's own clock. */
 export const systemClock: Clock = {
   nowMs: () => Date.now(),

@@ -2,10 +2,10 @@
 import type { ServerConfig } from "@jiji/core/cluster";
 import { corrosionHttpApi, subscribe } from "@jiji/core/corrosion";
 import {
+  type Clock,
   createJsonLogger,
   messageOf,
   type Secret,
-  systemClock,
   systemProcess,
   systemRandom,
   VERSION,
@@ -39,6 +39,7 @@ export interface RunOptions {
   readonly corrosionUrl: string;
   readonly token: Secret;
   readonly signal: AbortSignal;
+  readonly clock: Clock;
 }
 
 /** The duties with their pace. */
@@ -55,13 +56,13 @@ export interface DutySet {
 /** Runs every duty until the signal aborts. */
 export async function runDaemon(options: RunOptions): Promise<void> {
   const logger = await createJsonLogger("jiji-daemon", "info");
-  const { config, signal } = options;
+  const { config, signal, clock } = options;
   logger.info("starting", { version: VERSION, server: config.server_id, engine: config.engine });
   const address = { url: options.corrosionUrl, token: options.token };
   let wake: (duty: string) => void = () => undefined;
   const context: DaemonContext = {
     config,
-    clock: systemClock,
+    clock,
     process: systemProcess,
     files: systemFiles,
     api: corrosionHttpApi(address),
@@ -79,7 +80,7 @@ export async function runDaemon(options: RunOptions): Promise<void> {
     wake: (duty) => wake(duty),
   };
   const set = dutySet(context);
-  const loop = new DutyLoop(set.duties, { clock: systemClock, logger, signal });
+  const loop = new DutyLoop(set.duties, { clock, logger, signal });
   wake = (duty) => loop.wake(duty);
   signal.addEventListener("abort", () => {
     set.liveness.close();
@@ -90,7 +91,7 @@ export async function runDaemon(options: RunOptions): Promise<void> {
   const following = context.view.follow({
     api: context.api,
     subscribe: (statement, more) => subscribe(address, statement, more),
-    clock: systemClock,
+    clock,
     random: systemRandom,
     logger,
     signal,
