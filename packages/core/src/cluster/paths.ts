@@ -32,6 +32,8 @@ export const SERVER_PATHS = {
   run: "/run/jiji",
   /** {@link LivenessReport}, written by jiji-daemon, read by jiji-dns. */
   liveness: "/run/jiji/liveness.json",
+  /** Containers that jiji-daemon finds healthy now, a line each; see {@link renderHealthyLine}. */
+  healthy: "/run/jiji/healthy",
   /** Socket on which jiji-daemon tells jiji-dns the {@link ContainerNews}, a line each. */
   news: "/run/jiji/news.sock",
 } as const;
@@ -51,10 +53,10 @@ export const SERVER_UNITS = {
 export const MESH_MTU_MIN = 1280;
 /** Most that is tried, octets: more than the 1,500 of container interfaces gains nothing. */
 export const MESH_MTU_MAX = 1504;
-/** WireGuard interface of the mesh. */
-export const MESH_INTERFACE = "jiji0";
 /** wg-quick's configuration of the mesh interface. */
 export const WIREGUARD_CONF = "/etc/wireguard/jiji0.conf";
+/** WireGuard interface of the mesh. */
+export const MESH_INTERFACE = "jiji0";
 /**
  * Network of the container engine that holds every jiji container. Not the domain of services:
  * Docker itself answers CONTAINER.NETWORK with the container of that name on the same server, so

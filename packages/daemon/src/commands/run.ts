@@ -15,6 +15,7 @@ import type { DaemonContext } from "../daemon_context.ts";
 import { type Duty, DutyLoop } from "../duty_loop.ts";
 import { AddressesDuty, askAddress } from "../duties/addresses.ts";
 import { systemCheckNetwork } from "../duties/checks.ts";
+import { BackupDuty } from "../duties/backup.ts";
 import { CollectionDuty } from "../duties/collection.ts";
 import { ContainersDuty, HealthDuty, RegistryDuty } from "../duties/containers.ts";
 import { CorrosionDuty } from "../duties/corrosion.ts";
@@ -31,6 +32,7 @@ import { watchLinks } from "../link_watch.ts";
 import { PROBE_EVERY_MS } from "../liveness_prober.ts";
 import { serveReport } from "../duties/reporting.ts";
 import { parseRemovedServers, REMOVED_FILE } from "../removed_servers.ts";
+import { HealthyFile } from "../healthy_file.ts";
 import { systemFiles } from "../system_files.ts";
 
 /** Options of `jiji-daemon run`. */
@@ -116,11 +118,13 @@ function dutySet(context: DaemonContext): DutySet {
   const topology = new TopologyDuty(context);
   const endpoints = new EndpointDuty(context);
   const addresses = new AddressesDuty(context, askAddress);
+  const keyChange = new KeyChangeDuty(context);
   const pathMtu = new PathMtuDuty(context, bindDatagram);
   const network = new NetworkDuty(context);
-  const keyChange = new KeyChangeDuty(context);
-  const containers = new ContainersDuty(context);
-  const health = new HealthDuty(context, systemCheckNetwork);
+  const healthy = new HealthyFile(context);
+  const onHealth = () => void healthy.tell();
+  const containers = new ContainersDuty(context, onHealth);
+  const health = new HealthDuty(context, systemCheckNetwork, onHealth);
   const news = new NewsDuty(context, bindDatagram, serveNews);
   const registry = new RegistryDuty(context, (rows, gone) => news.tell(rows, gone));
   const heartbeat = new HeartbeatDuty(context, Deno.hostname());
@@ -131,6 +135,7 @@ function dutySet(context: DaemonContext): DutySet {
   const memory = new MemoryDuty(context);
   const farewell = new FarewellDuty(context, bindDatagram);
   const standDown = new StandDownDuty(context);
+  const backup = new BackupDuty(context);
   const duty = (
     name: string,
     pace: { readonly everyMs: number; readonly timeoutMs: number },
@@ -140,11 +145,11 @@ function dutySet(context: DaemonContext): DutySet {
     duty("topology", { everyMs: 15_000, timeoutMs: 60_000 }, (s) => topology.run(s)),
     duty("endpoints", { everyMs: 10_000, timeoutMs: 30_000 }, (s) => endpoints.run(s)),
     duty("addresses", { everyMs: 10_000, timeoutMs: 60_000 }, (s) => addresses.run(s)),
+    duty("key-change", { everyMs: 3_000, timeoutMs: 120_000 }, (s) => keyChange.run(s)),
     duty("path-mtu", { everyMs: 5_000, timeoutMs: 60_000 }, (s) => pathMtu.run(s)),
     duty("network", { everyMs: 30_000, timeoutMs: 60_000 }, (s) => network.run(s)),
     duty("containers", { everyMs: 15_000, timeoutMs: 60_000 }, (s) => containers.run(s)),
     duty("health", { everyMs: 1_000, timeoutMs: 5_000 }, () => health.run()),
-    duty("key-change", { everyMs: 3_000, timeoutMs: 120_000 }, (s) => keyChange.run(s)),
     duty("registry", { everyMs: 5_000, timeoutMs: 30_000 }, () => registry.run()),
     duty("heartbeat", { everyMs: 2_000, timeoutMs: 15_000 }, () => heartbeat.run()),
     duty("news", { everyMs: 1_000, timeoutMs: 5_000 }, () => news.run()),
@@ -155,6 +160,7 @@ function dutySet(context: DaemonContext): DutySet {
     duty("memory", { everyMs: 15_000, timeoutMs: 30_000 }, () => memory.run()),
     duty("farewell", { everyMs: 5_000, timeoutMs: 30_000 }, (s) => farewell.run(s)),
     duty("stand-down", { everyMs: 5_000, timeoutMs: 600_000 }, (s) => standDown.run(s)),
+    duty("backup", { everyMs: 600_000, timeoutMs: 60_000 }, (s) => backup.run(s)),
   ];
   return { duties, containers, liveness, pathMtu, news, farewell, corrosion };
 }
