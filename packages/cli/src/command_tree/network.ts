@@ -1,5 +1,7 @@
 import type { CommonOptions } from "../utils/command_helpers.ts";
 import { clusterCommand, command, type OutputFlags, type Run } from "./base.ts";
+import { serverAddCommand, serverRemoveCommand } from "./network_servers.ts";
+import { backupCommand, databaseCommands, gcCommand, restoreCommand } from "./network_state.ts";
 
 /** `jiji network …`. */
 export function networkCommands(run: Run) {
@@ -23,5 +25,47 @@ export function networkCommands(run: Run) {
         })
       ),
   );
+  network.addCommand(setupCommand(run));
+  network.addCommand(
+    clusterCommand("inspect", "one container as engine, state, names and proxy see it")
+      .requiredOption("--container <id>", "its name, or the beginning of its id")
+      .action((options) =>
+        run(options, async (ports) => {
+          const { networkInspect } = await import("../commands/network/inspect.ts");
+          await networkInspect(options, ports);
+        })
+      ),
+  );
+  network.addCommand(gcCommand(run));
+  network.addCommand(databaseCommands(run));
+  network.addCommand(backupCommand(run));
+  network.addCommand(restoreCommand(run));
+  network.addCommand(
+    command("server").description("members of the cluster")
+      .addCommand(serverAddCommand(run)).addCommand(serverRemoveCommand(run)),
+  );
+  network.addCommand(teardownCommand(run));
   return network;
+}
+
+function setupCommand(run: Run) {
+  return clusterCommand("setup", "network and files as they should be; installs no packages")
+    .action((options: CommonOptions & OutputFlags) =>
+      run(options, async (ports) => {
+        const { serverInit } = await import("../commands/server_init.ts");
+        await serverInit({ ...options, networkOnly: true }, ports);
+      })
+    );
+}
+
+function teardownCommand(run: Run) {
+  return clusterCommand("teardown", "take mesh, state, dns and daemon off the servers")
+    .option("-y, --yes", "do not ask for the project's name")
+    .option("--plan", "print what would be removed and stop")
+    .action((options) =>
+      run(options, async (ports) => {
+        const { serverTeardown } = await import("../commands/server_teardown.ts");
+        await serverTeardown({ ...options, all: true, networkOnly: true }, ports);
+      })
+    );
 }

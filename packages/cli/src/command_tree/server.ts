@@ -1,5 +1,6 @@
 import type { CommonOptions } from "../utils/command_helpers.ts";
 import { clusterCommand, command, type OutputFlags, type Run } from "./base.ts";
+import { serverAddCommand, serverRemoveCommand } from "./network_servers.ts";
 
 /** `jiji server …`. */
 export function serverCommands(run: Run) {
@@ -14,6 +15,8 @@ export function serverCommands(run: Run) {
         })
       ),
   );
+  server.addCommand(serverAddCommand(run));
+  server.addCommand(serverRemoveCommand(run));
   server.addCommand(
     clusterCommand("exec", "run a command on every chosen server")
       .argument("<command...>", "command and its arguments")

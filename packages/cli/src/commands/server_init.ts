@@ -15,13 +15,20 @@ import {
 } from "../utils/command_helpers.ts";
 import { withLock } from "../utils/lock.ts";
 
+/** What else a caller wants of {@link serverInit}. */
+export interface InitOptions extends CommonOptions {
+  /** Engine and packages must be there already: nothing is installed. */
+  readonly networkOnly?: boolean | undefined;
+}
+
 /**
  * `jiji server init`: makes every server of the configuration a member of one cluster. Running it
  * again changes only what is not as it should be.
  *
  * @throws {PartialFailureError} naming the servers that failed; the others are ready.
  */
-export async function serverInit(options: CommonOptions, ports: Ports): Promise<void> {
+export async function serverInit(options: InitOptions, ports: Ports): Promise<void> {
+  const name = options.networkOnly ? "network setup" : "server init";
   const startedMs = ports.clock.monotonicMs();
   await using context = await setupCommandContext(options, ports, { scope: "servers" });
   const { configuration, output } = context;
@@ -29,7 +36,7 @@ export async function serverInit(options: CommonOptions, ports: Ports): Promise<
   output.note(headline(context, builder.engine, `mesh ${network.clusterCidrText}`));
   output.note("");
   const artifacts = await findArtifacts(context);
-  await using _lock = await withLock(context, { reason: "server init", scope: "cluster" });
+  await using _lock = await withLock(context, { reason: name, scope: "cluster" });
   const outcomes = await bootstrapServers(
     [...context.hosts].map(([name, host]) => ({
       name,
@@ -46,6 +53,7 @@ export async function serverInit(options: CommonOptions, ports: Ports): Promise<
         publicIpSources: network.publicIpSources,
         dnsForward: network.dnsForward,
       },
+      networkOnly: options.networkOnly ?? false,
       artifacts,
       clock: context.clock,
       signal: context.signal,
@@ -53,7 +61,7 @@ export async function serverInit(options: CommonOptions, ports: Ports): Promise<
     },
   );
   output.settle();
-  await audit(context, outcomes);
+  await audit(context, outcomes, name);
   report(context, outcomes, context.clock.monotonicMs() - startedMs);
 }
 
@@ -77,11 +85,12 @@ async function findArtifacts(context: CommandContext): Promise<Artifact[]> {
 async function audit(
   context: CommandContext,
   outcomes: readonly BootstrapOutcome[],
+  action: string,
 ): Promise<void> {
   const changed = outcomes.filter((outcome) => outcome.steps.length > 0);
   await Promise.allSettled(changed.map((outcome) =>
     writeAudit(context.hosts.get(outcome.name)!, {
-      action: "server init",
+      action,
       status: outcome.error === undefined ? "success" : "failed",
       message: `${outcome.steps.length} steps`,
     }, { project: context.configuration.project, nowMs: context.clock.nowMs() })

@@ -3,6 +3,7 @@ import { imageRepository } from "../lib/services/build_service.ts";
 import { namedVolumes } from "../lib/services/service_removal.ts";
 import {
   isNothingToTearDown,
+  networkTeardown,
   planTeardown,
   renderTeardown,
   type TeardownPlan,
@@ -34,6 +35,8 @@ export interface TeardownOptions extends CommonOptions {
   readonly plan?: boolean | undefined;
   /** Take jiji itself off the servers too. */
   readonly all?: boolean | undefined;
+  /** Only jiji itself: it is refused while a project, this one too, has containers there. */
+  readonly networkOnly?: boolean | undefined;
 }
 
 /**
@@ -44,6 +47,7 @@ export interface TeardownOptions extends CommonOptions {
  * naming what could not be removed.
  */
 export async function serverTeardown(options: TeardownOptions, ports: Ports): Promise<void> {
+  const name = options.networkOnly ? "network teardown" : "server teardown";
   await using context = await setupCommandContext(options, ports, {
     scope: "servers",
     witnesses: options.all ?? false,
@@ -53,7 +57,7 @@ export async function serverTeardown(options: TeardownOptions, ports: Ports): Pr
   output.note(headline(context));
   output.note("");
   const plans = await planAll(context, options);
-  refuseForOthers(plans);
+  refuseForOthers(plans, options);
   const lines = plans.flatMap(renderTeardown);
   if (options.plan) {
     if (output.json) return output.result({ servers: plans.map(planResult) });
@@ -68,9 +72,9 @@ export async function serverTeardown(options: TeardownOptions, ports: Ports): Pr
   const concerned = plans.filter((plan) => !isNothingToTearDown(plan));
   const hosts = new Map(concerned.map(({ server }) => [server, context.hosts.get(server)!]));
   const lockOn = { ...context, hosts };
-  await using _project = await withLock(lockOn, { reason: "server teardown", scope: "project" });
+  await using _project = await withLock(lockOn, { reason: name, scope: "project" });
   await using _cluster = options.all
-    ? await withLock(lockOn, { reason: "server teardown", scope: "cluster" })
+    ? await withLock(lockOn, { reason: name, scope: "cluster" })
     : NO_LOCK;
   await announce(context, concerned);
   const { failures, left } = await tearDownAll(context, concerned);
@@ -81,11 +85,14 @@ export async function serverTeardown(options: TeardownOptions, ports: Ports): Pr
   }
   if (failures.size > 0) {
     throw new PartialFailureError([...failures.values()].join("\n"), {
-      hint: "run jiji server teardown again; what is gone already is passed over",
+      hint: `run jiji ${name} again; what is gone already is passed over`,
     });
   }
   if (output.json) return;
   const servers = concerned.map(({ server }) => server).join(", ");
+  if (options.networkOnly) {
+    return output.success(`jiji is gone from ${servers}. Back with: jiji server init`);
+  }
   output.success(
     options.all
       ? `${configuration.project} and jiji are gone from ${servers}. Back with: jiji server init`
@@ -103,15 +110,25 @@ async function planAll(context: CommandContext, options: TeardownOptions): Promi
   const wish = { project, repositories, volumes, all: options.all ?? false };
   const plans = await Promise.all([...hosts].map(async ([server, host]) => {
     const facts = await observeTeardown(host, { engine, project, repositories }, signal);
-    return planTeardown(server, facts, wish);
+    const plan = planTeardown(server, facts, wish);
+    return options.networkOnly ? networkTeardown(plan) : plan;
   }));
   return plans.sort((a, b) => a.server < b.server ? -1 : 1);
 }
 
-function refuseForOthers(plans: readonly TeardownPlan[]): void {
+function refuseForOthers(
+  plans: readonly TeardownPlan[],
+  { networkOnly }: TeardownOptions,
+): void {
   const used = plans.filter((plan) => plan.leaves && plan.others.length > 0);
   if (used.length === 0) return;
   const lines = used.map(({ server, others }) => `  ${server}: ${others.join(", ")}`);
+  if (networkOnly) {
+    throw new JijiError(`these servers still have containers or projects\n${lines.join("\n")}`, {
+      serving: "nothing was changed",
+      hint: "take them off first: jiji server teardown, with --all the network goes as well",
+    });
+  }
   throw new JijiError(`other projects use these servers\n${lines.join("\n")}`, {
     serving: "nothing was changed",
     hint: "tear them down first, from their own configurations, or leave out --all",

@@ -35,6 +35,7 @@ import {
   planPreparation,
   type ServerStep,
 } from "./server_plan.ts";
+  renderServerStep,
 import { applyServerStep, stepDetail } from "./server_steps.ts";
 
 /** A server to bring into the cluster, with its open connection. */
@@ -50,6 +51,8 @@ export interface BootstrapOptions {
   readonly settings: ClusterSettings;
   readonly artifacts: readonly Artifact[];
   readonly clock: Clock;
+  /** Engine and packages must be there: a server that lacks some fails instead of getting them. */
+  readonly networkOnly?: boolean;
   readonly signal: AbortSignal;
   readonly emit: Emit;
 }
@@ -149,6 +152,15 @@ async function applySteps(
   run: Progress,
   steps: readonly ServerStep[],
   options: BootstrapOptions,
+  const installing = steps.find(({ kind }) =>
+    kind === "installPackages" || kind === "enableEngine"
+  );
+  if (options.networkOnly && installing) {
+    const { name } = run.target;
+    throw new JijiError(`${name} is not prepared: ${renderServerStep(installing)}`, {
+      hint: `prepare it with: jiji server init --hosts ${name}`,
+    });
+  }
 ): Promise<void> {
   const { clock, emit, settings } = options;
   for (const step of steps) {

@@ -68,6 +68,13 @@ export function planTeardown(
   };
 }
 
+/** The same for jiji alone: containers of the project keep it on the server, as others' do. */
+export function networkTeardown(plan: TeardownPlan): TeardownPlan {
+  const own = plan.containers.map(({ name }) => name);
+  const others = [...new Set([...plan.others, ...own])].sort();
+  return { ...plan, containers: [], images: [], volumes: [], files: false, others };
+}
+
 /** Whether there is nothing to take. */
 export function isNothingToTearDown(plan: TeardownPlan): boolean {
   return plan.containers.length + plan.images.length + plan.volumes.length === 0 &&

@@ -1,0 +1,125 @@
+/** Taking a server out of the cluster, so that nobody meets a container that is gone. */
+import {
+  isOk,
+  JijiError,
+  leavingContainerName,
+  messageOf,
+  parseServerStatus,
+  SERVER_PATHS,
+  type ServerConfig,
+  type ServerStatus,
+  waitFor,
+} from "@jiji/core";
+import { DNS_TTL_MS, ENGINE_TIMEOUT_MS, OBSERVE_TIMEOUT_MS } from "../../constants.ts";
+import type { NameExpectation } from "../../types/deployment.ts";
+import type { RemoteHost } from "../../types/remote_host.ts";
+import type { CommandContext } from "../../utils/command_helpers.ts";
+import { mustRun } from "../../utils/remote.ts";
+import { awaitConvergence } from "../deployment/convergence_barrier.ts";
+import { argvRename } from "../engine/engine_commands.ts";
+import type { ObservedContainer } from "../engine/inspect.ts";
+import { removeContainers } from "../services/service_removal.ts";
+
+const DAEMON = `${SERVER_PATHS.bin}/jiji-daemon`;
+/** The removed server's daemon and the others get this long to act on it, milliseconds. */
+const KNOWN_TIMEOUT_MS = 20_000;
+
+/** What is drained. */
+export interface Drain {
+  readonly host: RemoteHost;
+  readonly config: ServerConfig;
+  /** Containers of jiji there, of any project. */
+  readonly containers: readonly ObservedContainer[];
+  readonly staying: readonly RemoteHost[];
+}
+
+/**
+ * Drains a server: its containers leave the names of all servers first, then requests in flight end,
+ * then they go. Volumes stay.
+ *
+ * @returns servers whose names did not follow in time; their last answers were waited out.
+ */
+export async function drainServer(drain: Drain, context: CommandContext): Promise<string[]> {
+  const { host, config, containers, staying } = drain;
+  const { clock, signal, configuration } = context;
+  const running = containers.filter((one) => one.running);
+  for (const { name } of running) {
+    if (/_leaving_\d+$/.test(name)) continue;
+    const argv = argvRename(config.engine, name, leavingContainerName(name, clock.nowMs()));
+    const what = `renaming ${name} failed`;
+    await mustRun(host, argv, { what, timeoutMs: ENGINE_TIMEOUT_MS, signal });
+  }
+  const expectations = running.flatMap(({ labels, address }): NameExpectation[] =>
+    labels && address
+      ? [{
+        name: `${labels.project}-${labels.service}.${config.service_domain}`,
+        has: undefined,
+        lacks: address,
+      }]
+      : []
+  );
+  const late = await awaitConvergence([...staying, host], expectations, signal);
+  if (late.length > 0) await clock.sleep(DNS_TTL_MS, { signal });
+  const drainTimeoutMs = configuration.deploy.drainTimeoutMs;
+  await removeContainers(host, config, { containers, drainTimeoutMs, signal });
+  return late.map(({ host: name, reason }) => `${name}: ${reason}`);
+}
+
+/**
+ * Marks a server as removed, through the first of those that stay that can.
+ *
+ * @throws {JijiError} when none can.
+ */
+export async function markRemoved(
+  server: string,
+  staying: readonly RemoteHost[],
+  signal: AbortSignal,
+): Promise<void> {
+  const problems: string[] = [];
+  for (const host of staying) {
+    try {
+      await mustRun(host, [DAEMON, "servers", "remove", server], {
+        what: `telling the cluster that ${server} is removed failed`,
+        timeoutMs: OBSERVE_TIMEOUT_MS,
+        signal,
+      });
+      return;
+    } catch (error) {
+      signal.throwIfAborted();
+      problems.push(messageOf(error));
+    }
+  }
+  throw new JijiError(
+    `no member could be told that ${server} is removed\n  ${problems.join("\n  ")}`,
+  );
+}
+
+/** Servers that do not know of the removal in time; the removed one when it does not stand down. */
+export async function awaitRemoved(
+  server: string,
+  o: {
+    readonly staying: readonly RemoteHost[];
+    /** The removed server, when it can be reached. */
+    readonly host: RemoteHost | undefined;
+  },
+  context: CommandContext,
+): Promise<string[]> {
+  const { clock, signal } = context;
+  const wait = async (host: RemoteHost, isSo: (status: ServerStatus) => boolean) => {
+    const known = await waitFor(async () => {
+      const result = await host.run([DAEMON, "status", "--json"], {
+        timeoutMs: OBSERVE_TIMEOUT_MS,
+        signal,
+      });
+      return isOk(result) && isSo(parseServerStatus(result.stdout)) ? true : undefined;
+    }, { clock, timeoutMs: KNOWN_TIMEOUT_MS, everyMs: 500, signal }).catch(() => undefined);
+    return known ? [] : [host.name];
+  };
+  const isDropped = (status: ServerStatus) => {
+    const row = status.servers?.find(({ id }) => id === server);
+    return (row?.removedAtMs ?? null) !== null;
+  };
+  const waits = o.staying.map((host) => wait(host, isDropped));
+  if (o.host) waits.push(wait(o.host, (status) => status.daemon?.stands_down === true));
+  return (await Promise.all(waits)).flat().sort();
+}
