@@ -281,6 +281,7 @@ export class BareServer implements RemoteHost {
     };
     encoded("config", SERVER_PATHS.serverConfig);
     encoded("token", SERVER_PATHS.corrosionToken);
+    encoded("mesh_secret", SERVER_PATHS.meshSecret);
     const bootstrap = /^bootstrap = (.*)$/m.exec(
       this.files.get(SERVER_PATHS.corrosionConfig)?.text ?? "",
     );

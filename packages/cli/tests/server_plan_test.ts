@@ -69,7 +69,12 @@ const FILES = managedFiles({
   wireguard_port: 31820,
   endpoints: [],
   service_domain: "jiji",
-}, { bootstrap: ["[fdcc::2]:31280"], token: new Secret("0f".repeat(32)), schema: "-- schema\n" });
+}, {
+  bootstrap: ["[fdcc::2]:31280"],
+  token: new Secret("0f".repeat(32)),
+  meshSecret: new Secret("s3cr3t"),
+  schema: "-- schema\n",
+});
 
 const configure = (there: ServerFacts) =>
   lines(planConfiguration(there, {

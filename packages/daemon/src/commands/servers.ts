@@ -51,7 +51,7 @@ export function parseNewcomer(text: string, nowMs: number): Omit<ServerRow, "rem
     managementIp,
     endpoints: seed.endpoints,
     lastSeenMs: nowMs,
-    doc: {},
+    doc: seed.psk === undefined ? {} : { psk: seed.psk },
   };
 }
 

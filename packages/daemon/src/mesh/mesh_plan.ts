@@ -164,7 +164,7 @@ function planRoutes(
   ): MeshStep => ({
     kind: "removeRoute",
     prefix,
-    cause: "its server was removed",
+    cause: "no server has it any more",
   }));
   return [...missing, ...gone];
 }

@@ -30,6 +30,8 @@ export interface ClusterSettings {
   readonly blockPrefix: number;
   readonly wireguardPort: number;
   readonly serviceDomain: string;
+  /** Name of the secret that every server of this run has or gets. */
+  readonly meshSecretId?: string | undefined;
   /** Who is asked for a server's public address; none: nobody. Default: the well-known ones. */
   readonly publicIpSources?: readonly string[] | undefined;
   /** Resolvers of split zones, addresses by domain. Default: none. */
@@ -78,7 +80,7 @@ export function planCluster(
   }
   return new Map(servers.map((server) => {
     const config = configs.get(server.name)!;
-    const others = otherPeers(server.name, configs, rows);
+    const others = otherPeers(server.name, configs, { rows, secretId: settings.meshSecretId });
     return [server.name, {
       config,
       joins: !isMember(server.facts),
@@ -134,8 +136,9 @@ function serverConfig(
 function otherPeers(
   name: string,
   configs: ReadonlyMap<string, ServerConfig>,
-  rows: readonly ServerRow[],
+  known: { readonly rows: readonly ServerRow[]; readonly secretId: string | undefined },
 ): PeerSeed[] {
+  const { rows, secretId } = known;
   const peers = new Map<string, PeerSeed>();
   for (const row of rows) {
     if (row.removedAtMs === null) peers.set(row.id, peerOfRow(row));
@@ -146,6 +149,7 @@ function otherPeers(
       public_key: config.wireguard_public_key,
       block: config.block,
       management_ip: config.management_ip,
+      ...(secretId === undefined ? {} : { psk: secretId }),
       // Its row knows addresses as others see them, too.
       endpoints: [
         ...new Set([...config.endpoints, ...peers.get(config.server_id)?.endpoints ?? []]),
@@ -157,12 +161,15 @@ function otherPeers(
 }
 
 function peerOfRow(row: ServerRow): PeerSeed {
+  const { psk, next_key } = row.doc;
   return {
     server_id: row.id,
     public_key: row.wireguardPubkey,
     block: row.subnet,
     management_ip: row.managementIp,
     endpoints: [...row.endpoints],
+    ...(psk === undefined ? {} : { psk }),
+    ...(next_key === undefined ? {} : { next_key }),
   };
 }
 

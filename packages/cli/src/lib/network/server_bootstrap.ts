@@ -2,7 +2,9 @@ import {
   type Clock,
   isLinked,
   JijiError,
+  makeMeshSecret,
   managementIp,
+  meshSecretId,
   messageOf,
   parseServerStatus,
   type PeerSeed,
@@ -33,9 +35,9 @@ import {
   findServerProblem,
   planConfiguration,
   planPreparation,
+  renderServerStep,
   type ServerStep,
 } from "./server_plan.ts";
-  renderServerStep,
 import { applyServerStep, stepDetail } from "./server_steps.ts";
 
 /** A server to bring into the cluster, with its open connection. */
@@ -49,10 +51,10 @@ export interface BootstrapTarget {
 /** What bootstrapping needs. */
 export interface BootstrapOptions {
   readonly settings: ClusterSettings;
-  readonly artifacts: readonly Artifact[];
-  readonly clock: Clock;
   /** Engine and packages must be there: a server that lacks some fails instead of getting them. */
   readonly networkOnly?: boolean;
+  readonly artifacts: readonly Artifact[];
+  readonly clock: Clock;
   readonly signal: AbortSignal;
   readonly emit: Emit;
 }
@@ -89,9 +91,15 @@ export async function bootstrapServers(
   const live = () => runs.filter((run) => run.error === undefined);
   await forEach(live(), (run) => prepare(run, options));
   const rows = await clusterRows(live(), options);
-  const places = planCluster(await prepared(live()), rows, options.settings);
-  await registerNewcomers(live(), places, options);
-  await forEach(live(), (run) => configure(run, places.get(run.target.name)!, options));
+  const mesh = await meshSecret(live());
+  const settings = { ...options.settings, meshSecretId: mesh.id };
+  const places = planCluster(await prepared(live()), rows, settings);
+  await registerNewcomers(live(), { places, secretId: mesh.id }, options);
+  await forEach(
+    live(),
+    (run) =>
+      configure(run, { place: places.get(run.target.name)!, meshSecret: mesh.secret }, options),
+  );
   const reachable = live().map((run) => run.target.name);
   const expected = { members: expectedServers(rows, reachable), reachable };
   await forEach(live(), (run) => awaitReady(run, expected, options));
@@ -144,14 +152,6 @@ async function prepare(run: Progress, options: BootstrapOptions): Promise<void> 
     binaries: new Map(options.artifacts.map((artifact) => [artifact.name, artifact.sha256])),
     wireguardPort: options.settings.wireguardPort,
   });
-  await applySteps(run, steps, options);
-  if (steps.length > 0) run.facts = await observeFacts(run.target, options);
-}
-
-async function applySteps(
-  run: Progress,
-  steps: readonly ServerStep[],
-  options: BootstrapOptions,
   const installing = steps.find(({ kind }) =>
     kind === "installPackages" || kind === "enableEngine"
   );
@@ -161,6 +161,14 @@ async function applySteps(
       hint: `prepare it with: jiji server init --hosts ${name}`,
     });
   }
+  await applySteps(run, steps, options);
+  if (steps.length > 0) run.facts = await observeFacts(run.target, options);
+}
+
+async function applySteps(
+  run: Progress,
+  steps: readonly ServerStep[],
+  options: BootstrapOptions,
 ): Promise<void> {
   const { clock, emit, settings } = options;
   for (const step of steps) {
@@ -236,9 +244,10 @@ async function clusterRows(
 /** Members learn of newcomers from a row that one of them writes on the operator's word. */
 async function registerNewcomers(
   runs: readonly Progress[],
-  places: ReadonlyMap<string, ServerPlace>,
+  known: { readonly places: ReadonlyMap<string, ServerPlace>; readonly secretId: string },
   options: BootstrapOptions,
 ): Promise<void> {
+  const { places, secretId } = known;
   const members = runs.filter((run) =>
     isMember(run.facts) && run.facts.units.get(SERVER_UNITS.corrosion)?.active
   );
@@ -252,6 +261,7 @@ async function registerNewcomers(
       block: config.block,
       management_ip: config.management_ip,
       endpoints: config.endpoints,
+      psk: secretId,
       hostname: config.server_id,
     };
     await mustRun(members[0]!.target.host, [
@@ -267,11 +277,20 @@ async function registerNewcomers(
   }
 }
 
+/** The secret that the first member has; a first server makes it. It goes over SSH alone. */
+async function meshSecret(runs: readonly Progress[]) {
+  const members = runs.filter((run) => isMember(run.facts));
+  const secret = [...members, ...runs].find((run) => run.facts.meshSecret)?.facts.meshSecret ??
+    makeMeshSecret(crypto.getRandomValues(new Uint8Array(32)));
+  return { secret, id: await meshSecretId(secret) };
+}
+
 async function configure(
   run: Progress,
-  place: ServerPlace,
+  its: { readonly place: ServerPlace; readonly meshSecret: Secret },
   options: BootstrapOptions,
 ): Promise<void> {
+  const { place } = its;
   const token = run.facts.token ?? new Secret(randomHex(32));
   const peerSeed: ManagedFile = {
     path: SERVER_PATHS.peerSeed,
@@ -280,7 +299,12 @@ async function configure(
     content: renderPeerSeeds(place.peers),
   };
   const steps = planConfiguration(run.facts, {
-    files: managedFiles(place.config, { bootstrap: place.bootstrap, token, schema: SCHEMA_SQL }),
+    files: managedFiles(place.config, {
+      bootstrap: place.bootstrap,
+      token,
+      meshSecret: its.meshSecret,
+      schema: SCHEMA_SQL,
+    }),
     peerSeed,
     hashOf: sha256OfText,
   });

@@ -1,6 +1,7 @@
 import {
   isInternalInterface,
   normalizeIp,
+  parseMeshSecret,
   parseServerConfig,
   Secret,
   SERVER_PATHS,
@@ -47,6 +48,8 @@ export interface ServerFacts {
   /** The server's place; see {@link isMember}. */
   readonly config: ServerConfig | undefined;
   readonly token: Secret | undefined;
+  /** What the preshared keys of the mesh are made from. */
+  readonly meshSecret: Secret | undefined;
   /** First bootstrap list in corrosion.toml, as written. */
   readonly bootstrap: readonly string[] | undefined;
   readonly publicKey: string | undefined;
@@ -68,6 +71,7 @@ const WATCHED_FILES: readonly string[] = [
   SERVER_PATHS.serverConfig,
   SERVER_PATHS.peerSeed,
   SERVER_PATHS.corrosionToken,
+  SERVER_PATHS.meshSecret,
   SERVER_PATHS.corrosionConfig,
   `${SERVER_PATHS.corrosionSchemas}/jiji.sql`,
   WIREGUARD_CONF,
@@ -121,6 +125,7 @@ for f in ${WATCHED_FILES.join(" ")}; do
 done
 if [ -f ${SERVER_PATHS.serverConfig} ]; then say config "$(base64 -w0 <${SERVER_PATHS.serverConfig})"; fi
 if [ -f ${SERVER_PATHS.corrosionToken} ]; then say token "$(base64 -w0 <${SERVER_PATHS.corrosionToken})"; fi
+if [ -f ${SERVER_PATHS.meshSecret} ]; then say mesh_secret "$(base64 -w0 <${SERVER_PATHS.meshSecret})"; fi
 if [ -f ${SERVER_PATHS.corrosionConfig} ]; then
   say bootstrap "$(sed -n 's/^bootstrap = //p' ${SERVER_PATHS.corrosionConfig} | head -n 1)"
 fi
@@ -163,6 +168,7 @@ export function parseServerFacts(text: string, nowMs: number): ServerFacts {
     files: new Map((lines.get("file") ?? []).map(parseFile)),
     config: parseConfig(first("config")),
     token: decodeToken(first("token")),
+    meshSecret: decodeSecret(first("mesh_secret")),
     bootstrap: parseBootstrap(first("bootstrap")),
     publicKey: first("public_key") || undefined,
     addresses: (lines.get("address") ?? []).flatMap(parseAddress),
@@ -196,6 +202,14 @@ function parseConfig(base64: string | undefined): ServerConfig | undefined {
 function decodeToken(base64: string | undefined): Secret | undefined {
   const token = base64 === undefined ? "" : atob(base64).trim();
   return /^[a-f0-9]{32,128}$/.test(token) ? new Secret(token) : undefined;
+}
+
+function decodeSecret(base64: string | undefined): Secret | undefined {
+  try {
+    return parseMeshSecret(atob(base64 ?? ""));
+  } catch {
+    return undefined;
+  }
 }
 
 function parseBootstrap(text: string | undefined): readonly string[] | undefined {

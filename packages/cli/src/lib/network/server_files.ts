@@ -227,6 +227,7 @@ export function managedFiles(
   options: {
     readonly bootstrap: readonly string[];
     readonly token: Secret;
+    readonly meshSecret: Secret;
     readonly schema: string;
   },
 ): ManagedFile[] {
@@ -243,6 +244,12 @@ export function managedFiles(
       mode: 0o640,
       owner: "root:jiji",
       content: options.token.reveal() + "\n",
+    },
+    {
+      path: SERVER_PATHS.meshSecret,
+      mode: 0o600,
+      owner: "root:root",
+      content: options.meshSecret.reveal() + "\n",
     },
     {
       path: SERVER_PATHS.corrosionConfig,
