@@ -4,7 +4,7 @@
  * everything from that address is dropped: words go to it, nothing comes back. Pure.
  */
 import * as v from "valibot";
-import { MESH_INTERFACE, type PeerSeed, SERVER_NAME } from "@jiji/core/cluster";
+import { MESH_INTERFACE, type PeerSeed, SERVER_NAME, SERVER_PATHS } from "@jiji/core/cluster";
 import type { ServerRow } from "@jiji/core/corrosion";
 import { cidrsOverlap, parseCidr, serverAddress } from "@jiji/core/net";
 import type { Argv } from "@jiji/core/runtime";
@@ -24,6 +24,8 @@ export interface Farewell {
   /** Its own address in the mesh, the only one that leads to it. */
   readonly address: string;
   readonly removedAtMs: number;
+  /** Name of the secret its preshared keys are made from; undefined when it told none. */
+  readonly psk: string | undefined;
 }
 
 /** Removed servers to tell: none whose key or address a member has now. */
@@ -46,6 +48,7 @@ export function planFarewells(
       publicKey: row.wireguardPubkey,
       address: serverAddress(block),
       removedAtMs: row.removedAtMs,
+      psk: row.doc.psk,
     }];
   }).sort((a, b) => b.removedAtMs - a.removedAtMs || (a.serverId < b.serverId ? -1 : 1))
     .slice(0, FAREWELLS_MAX);
@@ -73,10 +76,14 @@ export function parseDropRules(text: string): string[] {
   return [...text.matchAll(rule)].map((match) => match[1]!);
 }
 
+/** Where the pair's preshared key lies while `wg` reads it, 0600 on tmpfs. */
+export const FAREWELL_KEY_FILE: string = `${SERVER_PATHS.run}/farewell.key`;
+
 /** Leaves WireGuard one address for the key of a removed server. */
-export function argvNarrowPeer(farewell: Farewell): Argv {
+export function argvNarrowPeer(farewell: Farewell, o: { readonly hasKey: boolean }): Argv {
   const { publicKey, address } = farewell;
-  return ["wg", "set", MESH_INTERFACE, "peer", publicKey, "allowed-ips", `${address}/32`];
+  const key = ["preshared-key", o.hasKey ? FAREWELL_KEY_FILE : "/dev/null"];
+  return ["wg", "set", MESH_INTERFACE, "peer", publicKey, ...key, "allowed-ips", `${address}/32`];
 }
 
 const WordSchema = v.object({

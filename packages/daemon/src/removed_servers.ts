@@ -52,7 +52,7 @@ export function parseRemovedServers(text: string): ServerRow[] {
       managementIp: seed.management_ip,
       endpoints: seed.endpoints,
       lastSeenMs: 0,
-      doc: {},
+      doc: seed.psk === undefined ? {} : { psk: seed.psk },
       removedAtMs,
     }];
   });
@@ -70,6 +70,7 @@ export function renderRemovedServers(servers: readonly ServerRow[]): string {
         block: row.subnet,
         management_ip: row.managementIp,
         endpoints: row.endpoints,
+        ...(row.doc.psk === undefined ? {} : { psk: row.doc.psk }),
         removed_at_ms: row.removedAtMs,
       })),
     },

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { SERVER_PATHS } from "@jiji/core/cluster";
 import { corrosionHttpApi } from "@jiji/core/corrosion";
 import { systemClock } from "@jiji/core/runtime";
 import { FakeCorrosion, FakeProcess } from "@jiji/core/testing";
@@ -9,6 +10,7 @@ import {
   believesFarewell,
   decodeFarewell,
   encodeFarewell,
+  FAREWELL_KEY_FILE,
   FAREWELL_MS,
   parseDropRules,
   planFarewells,
@@ -145,7 +147,10 @@ Deno.test("FarewellDuty: one address for the key, all from it dropped, and a wor
   const sent: [string, string][] = [];
   const { context } = setUp({ process });
   context.view.filled.servers = true;
-  context.view.servers.set("s3", serverRow(3, { removedAtMs: context.clock.nowMs() }));
+  await context.files.replace(SERVER_PATHS.meshSecret, `${key(7)}\n`, { mode: 0o600 });
+  context.facts.doc = { psk: "00112233aabbccdd" };
+  const removedAtMs = context.clock.nowMs();
+  context.view.servers.set("s3", serverRow(3, { removedAtMs, doc: context.facts.doc }));
   const duty = new FarewellDuty(context, () => ({
     send: (bytes, to) => {
       sent.push([to.hostname, new TextDecoder().decode(bytes)]);
@@ -156,7 +161,11 @@ Deno.test("FarewellDuty: one address for the key, all from it dropped, and a wor
   }));
   await duty.run(SIGNAL);
   assert.deepEqual(process.commands("iptables -w 5 -t raw -I").length, 1);
-  assert.match(process.commands("wg set jiji0")[0]!, /allowed-ips 10\.210\.3\.1\/32$/);
+  assert.match(
+    process.commands("wg set jiji0")[0]!,
+    /farewell\.key allowed-ips 10\.210\.3\.1\/32$/,
+  );
+  assert.equal(await context.files.read(FAREWELL_KEY_FILE), "", "no key is left lying about");
   assert.deepEqual([...context.facts.told], [key(3)]);
   assert.equal(sent[0]?.[0], "10.210.3.1");
   assert.match(sent[0]?.[1] ?? "", /"server":"s3"/);

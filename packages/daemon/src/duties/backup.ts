@@ -10,6 +10,9 @@ const FOLDER = `${SERVER_PATHS.corrosionState}/backups`;
 /** When the last copy was made, Unix ms as text. */
 const MEMORY_FILE = `${SERVER_PATHS.daemonState}/backup`;
 
+/** Pause until the state is there, milliseconds. */
+const SOON_MS = 10_000;
+
 /** Keeps copies of the state on the server itself. */
 export class BackupDuty {
   readonly #context: DaemonContext;
@@ -20,9 +23,9 @@ export class BackupDuty {
   }
 
   /** One copy, when the last is a day old. The state must be there to be copied. */
-  async run(signal: AbortSignal): Promise<void> {
+  async run(signal: AbortSignal): Promise<number | void> {
     const { view, clock, files, logger } = this.#context;
-    if (!view.filled.servers) return;
+    if (!view.filled.servers) return SOON_MS;
     this.#lastMs ??= Number(await files.read(MEMORY_FILE)) || 0;
     const nowMs = clock.nowMs();
     // A clock that was set back must not stop the copies.

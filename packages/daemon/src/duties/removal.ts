@@ -1,5 +1,11 @@
 /** Duties about removed servers: remembering them, telling them, and being one. */
-import { FAREWELL_PORT, MESH_INTERFACE } from "@jiji/core/cluster";
+import {
+  FAREWELL_PORT,
+  MESH_INTERFACE,
+  pairKey,
+  parseMeshSecret,
+  SERVER_PATHS,
+} from "@jiji/core/cluster";
 import { type ServerRow, tombstoneServer } from "@jiji/core/corrosion";
 import { parseCidr, serverAddress } from "@jiji/core/net";
 import { isOk, messageOf } from "@jiji/core/runtime";
@@ -12,6 +18,7 @@ import {
   decodeFarewell,
   encodeFarewell,
   type Farewell,
+  FAREWELL_KEY_FILE,
   parseDropRules,
   planFarewells,
   presentFarewells,
@@ -152,7 +159,7 @@ export class FarewellDuty {
     );
     for (const farewell of kept) {
       if (allowed.get(farewell.publicKey) === `${farewell.address}/32`) continue;
-      await mustRun(this.#context, argvNarrowPeer(farewell), signal);
+      await this.#setPeer(farewell, signal);
       this.#context.logger.info("a removed server will be told when it comes", {
         server: farewell.serverId,
       });
@@ -165,6 +172,20 @@ export class FarewellDuty {
       // A single IPv4 address is what farewells leave; members have a block and an identity.
       if (keys.has(key) || !/^[0-9.]+\/32$/.test(prefixes)) continue;
       await tryRun(this.#context, ["wg", "set", MESH_INTERFACE, "peer", key, "remove"], signal);
+    }
+  }
+
+  async #setPeer(farewell: Farewell, signal: AbortSignal): Promise<void> {
+    const { files, config, facts } = this.#context;
+    const secret = farewell.psk !== undefined && farewell.psk === facts.doc?.psk
+      ? parseMeshSecret(await files.read(SERVER_PATHS.meshSecret) ?? "")
+      : undefined;
+    const key = secret && await pairKey(secret, config.server_id, farewell.serverId);
+    if (key) await files.replace(FAREWELL_KEY_FILE, `${key.reveal()}\n`, { mode: 0o600 });
+    try {
+      await mustRun(this.#context, argvNarrowPeer(farewell, { hasKey: key !== undefined }), signal);
+    } finally {
+      if (key) await files.replace(FAREWELL_KEY_FILE, "", { mode: 0o600 });
     }
   }
 

@@ -21,6 +21,7 @@ export const AS_CORROSION: string =
  * own, so that it can be restored anywhere.
  */
 export const BACKUP_SCRIPT: string = `set -eu
+umask 077
 cd /
 copy=${STATE}/tmp/backup-$$.db
 trap 'rm -f "$copy"' EXIT

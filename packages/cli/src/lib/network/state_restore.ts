@@ -32,6 +32,7 @@ rm -rf --one-file-system subscriptions
 
 /** Argument: the uploaded file. */
 const RESTORE_SCRIPT = `set -eu
+umask 077
 cd /
 trap 'rm -f "$1"' EXIT
 chown jiji:jiji "$1"
