@@ -22,5 +22,7 @@ export const DNS_TTL_MS = 5_000;
 
 /** A lock not renewed for this long belongs to a dead CLI, seconds. */
 export const LOCK_EXPIRY_SECONDS = 30;
+/** A server that changes its key is done within this time, or its daemon goes on alone, ms. */
+export const KEY_CHANGE_TIMEOUT_MS = 120_000;
 /** How often a held lock is renewed, milliseconds. */
 export const LOCK_RENEW_MS = 8_000;

@@ -36,6 +36,7 @@ export function networkCommands(run: Run) {
         })
       ),
   );
+  network.addCommand(rotateKeysCommand(run));
   network.addCommand(gcCommand(run));
   network.addCommand(databaseCommands(run));
   network.addCommand(backupCommand(run));
@@ -46,6 +47,18 @@ export function networkCommands(run: Run) {
   );
   network.addCommand(teardownCommand(run));
   return network;
+}
+
+function rotateKeysCommand(run: Run) {
+  return clusterCommand("rotate-keys", "give servers new WireGuard keys while the mesh goes on")
+    .option("-y, --yes", "do not ask")
+    .option("--plan", "print what would be done and stop")
+    .action((options) =>
+      run(options, async (ports) => {
+        const { networkRotateKeys } = await import("../commands/network/rotate_keys.ts");
+        await networkRotateKeys(options, ports);
+      })
+    );
 }
 
 function setupCommand(run: Run) {

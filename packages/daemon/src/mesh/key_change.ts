@@ -34,9 +34,11 @@ export function withKey(
   text: string,
   next: { readonly publicKey: string; readonly managementIp: string },
 ): string {
-  const file = v.parse(ConfigFile, JSON.parse(text));
+  const file: unknown = JSON.parse(text);
+  v.parse(ConfigFile, file);
   const changed = {
-    ...file,
+    // In the file's own order, so that the next server init finds it as it would write it.
+    ...(file as Record<string, unknown>),
     wireguard_public_key: next.publicKey,
     management_ip: next.managementIp,
   };

@@ -1,0 +1,155 @@
+import {
+  isWireguardKey,
+  JijiError,
+  messageOf,
+  parseServerStatus,
+  PartialFailureError,
+  SERVER_PATHS,
+  type ServerStatus,
+  waitFor,
+} from "@jiji/core";
+import { KEY_CHANGE_TIMEOUT_MS, OBSERVE_TIMEOUT_MS } from "../../constants.ts";
+import { askServers } from "../../lib/network/ask_servers.ts";
+import {
+  type KeyPlan,
+  type KeyStep,
+  NEXT_KEY_SCRIPT,
+  openChange,
+  planRotation,
+  renderKeyStep,
+} from "../../lib/network/key_rotation.ts";
+import { auditOrWarn } from "../../utils/audit.ts";
+import {
+  type CommandContext,
+  type CommonOptions,
+  headline,
+  type Ports,
+  requireAllReachable,
+  setupCommandContext,
+} from "../../utils/command_helpers.ts";
+import { confirmOrStop } from "../../utils/confirm.ts";
+import { withLock } from "../../utils/lock.ts";
+import { mustRunScript } from "../../utils/remote.ts";
+
+/** Options of `jiji network rotate-keys`. */
+export interface RotateKeysOptions extends CommonOptions {
+  readonly yes?: boolean | undefined;
+  readonly plan?: boolean | undefined;
+}
+
+/**
+ * `jiji network rotate-keys`: gives servers new WireGuard keys, one after the other, without losing
+ * the mesh. Killed at any point, the daemons finish what was announced, and the next run sees to it.
+ *
+ * @throws {JijiError} when a member is absent, before anything is announced; {PartialFailureError}
+ * naming the server that did not get ready.
+ */
+export async function networkRotateKeys(options: RotateKeysOptions, ports: Ports): Promise<void> {
+  await using context = await setupCommandContext(options, ports, {
+    scope: "servers",
+    witnesses: true,
+  });
+  requireAllReachable(context);
+  const { output, clock } = context;
+  output.note(headline(context, "rotate-keys"));
+  const plan = await look(context);
+  if (options.plan && output.json) return output.result({ ...plan });
+  plan.steps.forEach((step) => output.note(`  ${renderKeyStep(step)}`));
+  refuse(plan);
+  if (options.plan) return;
+  confirmOrStop({ lines: [], word: "yes", yes: options.yes ?? false });
+  await using _lock = await withLock(context, { reason: "rotate-keys", scope: "cluster" });
+  const startedMs = clock.monotonicMs();
+  const done: { server: string; key: string; durationMs: number }[] = [];
+  for (const step of plan.steps) {
+    try {
+      done.push(await change(context, step));
+    } catch (error) {
+      context.signal.throwIfAborted();
+      output.settle();
+      if (output.json) output.result({ changed: done, failed: step.server });
+      throw failure(step, { plan, done: done.length, error });
+    }
+  }
+  output.settle();
+  const durationMs = Math.round(clock.monotonicMs() - startedMs);
+  if (output.json) return output.result({ changed: done, duration_ms: durationMs });
+  const servers = done.map(({ server }) => server).join(", ");
+  output.success(`${servers}: new keys in ${(durationMs / 1000).toFixed(1)} s. Every pair linked.`);
+}
+
+async function askStatuses(context: CommandContext): Promise<ReadonlyMap<string, ServerStatus>> {
+  const hosts = [...context.hosts.values(), ...context.witnesses];
+  const { answers } = await askServers(hosts, {
+    argv: [`${SERVER_PATHS.bin}/jiji-daemon`, "status", "--json"],
+    what: "asking jiji-daemon failed",
+    parse: parseServerStatus,
+    signal: context.signal,
+  });
+  return answers;
+}
+
+async function look(context: CommandContext): Promise<KeyPlan> {
+  const statuses = await askStatuses(context);
+  const chosen = new Map([...statuses].filter(([name]) => context.hosts.has(name)));
+  const plan = planRotation(chosen);
+  const mute = [...context.hosts.keys()].filter((name) => !statuses.has(name))
+    .map((name) => `${name}: its jiji-daemon gives no status`);
+  return { ...plan, refusals: [...plan.refusals, ...mute] };
+}
+
+function refuse(plan: KeyPlan): void {
+  if (plan.refusals.length === 0) return;
+  throw new JijiError(`keys can't be changed now\n  ${plan.refusals.join("\n  ")}`, {
+    serving: "nothing was changed; the mesh goes on with the keys it has",
+    hint: "bring these servers back, or remove those that are gone for good: jiji server remove",
+  });
+}
+
+async function change(context: CommandContext, step: KeyStep) {
+  const { output, clock, signal, hosts } = context;
+  const host = hosts.get(step.server)!;
+  const lane = step.server;
+  const startedMs = clock.monotonicMs();
+  output.emit({ kind: "started", lane, title: "announcing" });
+  const text = await mustRunScript(host, NEXT_KEY_SCRIPT, {
+    args: [step.kind],
+    what: "making the next key failed",
+    timeoutMs: OBSERVE_TIMEOUT_MS,
+    signal,
+  });
+  const nextKey = text.trim();
+  if (!isWireguardKey(nextKey)) throw new JijiError(`${lane} printed no WireGuard key`);
+  let open: string[] = [];
+  const ready = await waitFor(async () => {
+    open = openChange(step, { nextKey, statuses: await askStatuses(context) });
+    if (open.length === 0) return true;
+    output.emit({ kind: "started", lane, title: open[0]! });
+    return undefined;
+  }, { clock, timeoutMs: KEY_CHANGE_TIMEOUT_MS, everyMs: 300, signal });
+  const durationMs = Math.round(clock.monotonicMs() - startedMs);
+  const message = `key ${step.presentKey.slice(0, 8)}… to ${nextKey.slice(0, 8)}…`;
+  await auditOrWarn(context, host, {
+    action: "network rotate-keys",
+    status: ready ? "success" : "failed",
+    message,
+  });
+  if (!ready) {
+    throw new JijiError(`not ready after ${Math.round(durationMs / 1000)} s: ${open.join("; ")}`);
+  }
+  output.emit({ kind: "done", lane, summary: message, durationMs });
+  return { server: lane, key: nextKey, durationMs };
+}
+
+function failure(
+  step: KeyStep,
+  o: { readonly plan: KeyPlan; readonly done: number; readonly error: unknown },
+): PartialFailureError {
+  const left = o.plan.steps.slice(o.done + 1).map(({ server }) => server);
+  const rest = left.length > 0 ? `\n  not begun: ${left.join(", ")}` : "";
+  return new PartialFailureError(`${step.server}: ${messageOf(o.error)}${rest}`, {
+    serving: "containers and their traffic go on; the key stays announced until all know it",
+    hint: "run jiji network rotate-keys again; to give the key up, delete " +
+      `${SERVER_PATHS.wireguardNextKey} on ${step.server}`,
+  });
+}
