@@ -113,10 +113,14 @@ export class FakeCorrosion implements AsyncDisposable {
     if (request.headers.get("authorization") !== `Bearer ${FAKE_TOKEN}`) {
       return new Response(null, { status: 401 });
     }
+    const url = new URL(request.url);
+    const resumed = /^\/v1\/subscriptions\/([0-9a-f-]+)$/.exec(url.pathname)?.[1];
+    if (request.method === "GET" && resumed !== undefined) {
+      return this.#resume(resumed, Number(url.searchParams.get("from")));
+    }
     if (request.headers.get("content-type") !== "application/json") {
       return new Response("expected application/json", { status: 415 });
     }
-    const url = new URL(request.url);
     const json: unknown = JSON.parse(body);
     switch (url.pathname) {
       case "/v1/transactions":
@@ -124,7 +128,7 @@ export class FakeCorrosion implements AsyncDisposable {
       case "/v1/queries":
         return this.#query(json as [string, SQLInputValue[]]);
       case "/v1/subscriptions":
-        return this.#subscribe(json as [string, SQLInputValue[]], url.searchParams.get("from"));
+        return this.#subscribe(json as [string, SQLInputValue[]]);
       default:
         return new Response(null, { status: 404 });
     }
@@ -162,15 +166,20 @@ export class FakeCorrosion implements AsyncDisposable {
     }
   }
 
-  #subscribe([sql, params]: [string, SQLInputValue[]], from: string | null): Response {
-    const resumed = from !== null && from !== "0";
-    let subscription = this.#subscriptions.get(sql);
-    if (!subscription && resumed) {
-      return Response.json(
-        "Error: a `from` query param was supplied, but no existing subscription found",
-        { status: 500 },
-      );
+  #resume(id: string, from: number): Response {
+    const found = [...this.#subscriptions.values()].find(({ queryId }) => queryId === id);
+    if (!found) {
+      const error = `could not find subscription with id ${id}`;
+      return Response.json({ error }, { status: 404 });
     }
+    this.#diff(found, true);
+    const queryId = this.#answersOther ? crypto.randomUUID() : id;
+    this.#answersOther = false;
+    return new Response(this.#stream(found, from), { headers: { "corro-query-id": queryId } });
+  }
+
+  #subscribe([sql, params]: [string, SQLInputValue[]]): Response {
+    let subscription = this.#subscriptions.get(sql);
     if (!subscription) {
       subscription = {
         queryId: crypto.randomUUID(),
@@ -187,10 +196,8 @@ export class FakeCorrosion implements AsyncDisposable {
       this.#subscriptions.set(sql, subscription);
     }
     this.#diff(subscription, true);
-    const queryId = resumed && this.#answersOther ? crypto.randomUUID() : subscription.queryId;
-    if (resumed) this.#answersOther = false;
-    const stream = this.#stream(subscription, resumed ? Number(from) : undefined);
-    return new Response(stream, { headers: { "corro-query-id": queryId } });
+    const stream = this.#stream(subscription, undefined);
+    return new Response(stream, { headers: { "corro-query-id": subscription.queryId } });
   }
 
   #stream(

@@ -5,6 +5,7 @@ import {
   CorrosionError,
   corrosionHttpApi,
   SELECT_SERVERS,
+  type StreamPosition,
   subscribe,
   type SubscriptionEvent,
   touchServer,
@@ -63,19 +64,21 @@ async function suite(t: Deno.TestContext, address: CorrosionAddress): Promise<vo
   await t.step("subscribe(): a query Corrosion does not know cannot be resumed", async () => {
     const events = subscribe(address, ["SELECT key, value FROM cluster_metadata", []], {
       signal: AbortSignal.timeout(5_000),
-      fromChangeId: 7,
+      resume: { queryId: crypto.randomUUID(), changeId: 7 },
     });
     await assert.rejects(
       async () => {
         for await (const _ of events) { /* nothing is expected */ }
       },
-      (error) => error instanceof CorrosionError && error.status === 500,
+      (error) => error instanceof CorrosionError && error.status === 404,
     );
   });
   await t.step("subscribe(): resuming tells what was missed, without all rows", async () => {
     const position = await positionAfterChange(address, () => api.execute([touchServer("one", 6)]));
     await api.execute([touchServer("one", 7)]);
     const seen = await collect(address, 2, () => Promise.resolve(), position);
+    const found = await collect(address, 1, () => Promise.resolve());
+    assert.equal(found[0]?.kind, "opened", "the query can still be asked for by its text");
     assert.equal(seen[0]?.kind, "opened");
     assert.ok(seen[1]?.kind === "change" && seen[1].cells[7] === 7);
   });
@@ -86,12 +89,12 @@ async function collect(
   address: CorrosionAddress,
   count: number,
   on: (count: number) => Promise<void>,
-  fromChangeId?: number,
+  resume?: StreamPosition,
 ): Promise<SubscriptionEvent[]> {
   const stop = new AbortController();
   const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(10_000)]);
   const seen: SubscriptionEvent[] = [];
-  const options = fromChangeId === undefined ? { signal } : { signal, fromChangeId };
+  const options = resume === undefined ? { signal } : { signal, resume };
   for await (const event of subscribe(address, SELECT_SERVERS, options)) {
     seen.push(event);
     await on(seen.length);
@@ -104,22 +107,24 @@ async function collect(
 async function positionAfterChange(
   address: CorrosionAddress,
   change: () => Promise<void>,
-): Promise<number> {
+): Promise<StreamPosition> {
   let isReady = false;
-  let position = 0;
+  let changeId = 0;
+  let queryId = "";
   const stop = new AbortController();
   const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(10_000)]);
   for await (const event of subscribe(address, SELECT_SERVERS, { signal })) {
+    if (event.kind === "opened") queryId = event.queryId;
     if (event.kind === "ready" && !isReady) {
       isReady = true;
       await change();
     }
     if (event.kind !== "change") continue;
-    position = event.changeId;
+    changeId = event.changeId;
     if (event.cells[7] === 6) break;
   }
   stop.abort();
-  return position;
+  return { queryId, changeId };
 }
 
 Deno.test("CorrosionApi contract: the fake keeps it", async (t) => {

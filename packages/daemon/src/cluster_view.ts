@@ -2,6 +2,7 @@
 import {
   type ContainerRow,
   type CorrosionApi,
+  CorrosionError,
   followTable,
   parseContainerRow,
   parseServerRow,
@@ -46,12 +47,32 @@ export class ClusterView {
     servers: ReadonlyMap<string, string>;
     containers: ReadonlyMap<string, string>;
   } = { servers: new Map(), containers: new Map() };
+  /** Queries that Corrosion refuses to follow, though it answers others. */
+  readonly unfollowed = new Set<string>();
   /** Heartbeats that moved since this daemon follows the table, by server. */
   readonly heard = new Map<string, HeardHeartbeat>();
 
+  /** The same streams; takes note of those that are refused. */
+  #watched(subscribe: Subscribe): Subscribe {
+    const { unfollowed } = this;
+    return async function* (statement, more) {
+      try {
+        for await (const event of subscribe(statement, more)) {
+          if (event.kind !== "opened") unfollowed.delete(statement[0]);
+          yield event;
+        }
+      } catch (error) {
+        const isRefusal = error instanceof CorrosionError && (error.status ?? 0) >= 500;
+        if (isRefusal) unfollowed.add(statement[0]);
+        throw error;
+      }
+    };
+  }
+
   /** Follows both tables until the signal aborts. */
   async follow(options: ClusterViewOptions): Promise<void> {
-    const { onServers, onContainers, ...ports } = options;
+    const { onServers, onContainers, ...rest } = options;
+    const ports = { ...rest, subscribe: this.#watched(options.subscribe) };
     await Promise.all([
       followTable<ServerRow>({
         ...ports,

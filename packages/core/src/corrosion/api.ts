@@ -67,20 +67,34 @@ export function corrosionHttpApi(address: CorrosionAddress): CorrosionApi {
   };
 }
 
-/** POST with token and JSON body; gives the response whatever its status. */
-export async function corrosionPost(
+/** Sends a request with the token. @throws {CorrosionError} when there is no answer. */
+export function corrosionPost(
   address: CorrosionAddress,
   request: { readonly path: string; readonly body: unknown; readonly signal: AbortSignal },
 ): Promise<Response> {
+  const body = JSON.stringify(request.body);
+  const headers = { "content-type": "application/json" };
+  return send(address, request.path, { method: "POST", headers, body, signal: request.signal });
+}
+
+/** Asks for a path with the token. @throws {CorrosionError} when there is no answer. */
+export function corrosionGet(
+  address: CorrosionAddress,
+  request: { readonly path: string; readonly signal: AbortSignal },
+): Promise<Response> {
+  return send(address, request.path, { method: "GET", headers: {}, signal: request.signal });
+}
+
+async function send(
+  address: CorrosionAddress,
+  path: string,
+  init: RequestInit & { readonly headers: Record<string, string> },
+): Promise<Response> {
+  const authorization = `Bearer ${address.token.reveal()}`;
   try {
-    return await fetch(`${address.url}${request.path}`, {
-      method: "POST",
-      headers: {
-        "content-type": "application/json",
-        authorization: `Bearer ${address.token.reveal()}`,
-      },
-      body: JSON.stringify(request.body),
-      signal: request.signal,
+    return await fetch(`${address.url}${path}`, {
+      ...init,
+      headers: { ...init.headers, authorization },
     });
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);

@@ -5,7 +5,7 @@ import type { Random } from "../runtime/random.ts";
 import { messageOf } from "../runtime/errors.ts";
 import { type CorrosionApi, CorrosionError } from "./api.ts";
 import type { Statement } from "./statements.ts";
-import type { SubscriptionEvent, SubscriptionOptions } from "./subscription.ts";
+import type { StreamPosition, SubscriptionEvent, SubscriptionOptions } from "./subscription.ts";
 
 /** Opens one subscription; {@link subscribe} bound to an address, or a simulated one. */
 export type Subscribe = (
@@ -64,11 +64,6 @@ const RAW_TEXT_MAX = 4_096;
 /** The first comparison after a resume comes sooner: a position Corrosion lost is met by silence. */
 const RESUMED_CHECK_MS = 3_000;
 
-interface Position {
-  readonly queryId: string;
-  readonly changeId: number;
-}
-
 /**
  * Keeps a sink equal to a table of the local Corrosion until the signal aborts: subscribes, resumes
  * by change id after a cut, and starts over from all rows after a gap, a refusal, or when Corrosion
@@ -101,7 +96,7 @@ class Follower<T> {
   #raw = new Map<string, string>();
   /** Reasons of rows that do not parse, by key. */
   readonly #refused = new Map<string, string>();
-  #position: Position | undefined;
+  #position: StreamPosition | undefined;
   #filling: Map<string, readonly unknown[]> | undefined;
 
   constructor(options: FollowOptions<T>) {
@@ -120,7 +115,7 @@ class Follower<T> {
     try {
       const events = subscribe(statement, {
         signal: both,
-        ...(resuming ? { fromChangeId: resuming.changeId } : {}),
+        ...(resuming ? { resume: resuming } : {}),
       })[Symbol.asyncIterator]();
       if (!resuming) {
         this.#filling = new Map();

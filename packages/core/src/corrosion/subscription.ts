@@ -1,5 +1,5 @@
 import * as v from "valibot";
-import { type CorrosionAddress, CorrosionError, corrosionPost } from "./api.ts";
+import { type CorrosionAddress, CorrosionError, corrosionGet, corrosionPost } from "./api.ts";
 import { ndjson, OVERLONG } from "./ndjson.ts";
 import type { Statement } from "./statements.ts";
 
@@ -23,8 +23,15 @@ export type SubscriptionEvent =
 /** Where to begin. */
 export interface SubscriptionOptions {
   readonly signal: AbortSignal;
-  /** Only changes after this change id; all rows first when absent. */
-  readonly fromChangeId?: number;
+  /** Where an earlier stream ended: only later changes are told then; all rows first when absent. */
+  readonly resume?: StreamPosition;
+}
+
+/** A place in the changes of a query. */
+export interface StreamPosition {
+  /** Corrosion's name for the query. */
+  readonly queryId: string;
+  readonly changeId: number;
 }
 
 const Line = v.union([
@@ -54,9 +61,8 @@ export async function* subscribe(
   statement: Statement,
   options: SubscriptionOptions,
 ): AsyncIterable<SubscriptionEvent> {
-  const from = options.fromChangeId;
-  const path = `/v1/subscriptions${from === undefined ? "" : `?from=${from}`}`;
-  const response = await corrosionPost(address, { path, body: statement, signal: options.signal });
+  const from = options.resume?.changeId;
+  const response = await open(address, statement, options);
   if (!response.ok || !response.body) {
     const text = await response.text();
     throw new CorrosionError(
@@ -78,6 +84,22 @@ export async function* subscribe(
     }
     yield event;
   }
+}
+
+/**
+ * A resumed query is asked for by its id. Asking for it by its text would be answered as well, but a
+ * Corrosion that has lost it then makes half a subscription and refuses the query until it is
+ * restarted. Source: seen with klukai 0.0.8 ("found a subscription, but missing broadcaster").
+ */
+function open(
+  address: CorrosionAddress,
+  statement: Statement,
+  { signal, resume }: SubscriptionOptions,
+): Promise<Response> {
+  const path = "/v1/subscriptions";
+  if (!resume) return corrosionPost(address, { path, body: statement, signal });
+  const id = encodeURIComponent(resume.queryId);
+  return corrosionGet(address, { path: `${path}/${id}?from=${resume.changeId}`, signal });
 }
 
 function parseLine(line: unknown): SubscriptionEvent | undefined {

@@ -64,9 +64,10 @@ export class CorrosionDuty {
 
   /** One question; now and then a deeper look. */
   async run(signal: AbortSignal): Promise<void> {
-    const { api, clock } = this.#context;
-    const answers = await api.query(["SELECT count(*) FROM cluster_metadata", []])
-      .then(() => true, () => false);
+    const { api, clock, view } = this.#context;
+    // One that answers but lets nobody follow its tables is of no use either.
+    const answers = view.unfollowed.size === 0 &&
+      await api.query(["SELECT count(*) FROM cluster_metadata", []]).then(() => true, () => false);
     const nowMs = clock.monotonicMs();
     const { state, restart } = judgeCorrosion(this.#state, { answers, nowMs });
     this.#state = state;
