@@ -66,6 +66,9 @@ Deno.test("linkMatrix(): joins what every server told", () => {
     endpoint: "203.0.113.12:31820",
     allowed_ips: [],
     handshake_age_s: 12,
+    loss: 0.25,
+    mtu: 1440,
+    psk: true,
     rx_bytes: 1,
     tx_bytes: 2,
   };
@@ -79,7 +82,15 @@ Deno.test("linkMatrix(): joins what every server told", () => {
     ["s2", "203.0.113.12", "member", 2],
   ]);
   assert.deepEqual(view.servers[0]!.links, {
-    s2: { linked: true, rttMs: 2.5, endpoint: "203.0.113.12:31820", handshakeAgeSeconds: 12 },
+    s2: {
+      linked: true,
+      rttMs: 2.5,
+      endpoint: "203.0.113.12:31820",
+      handshakeAgeSeconds: 12,
+      loss: 0.25,
+      mtu: 1440,
+      psk: true,
+    },
   });
   assert.deepEqual(Object.keys(view.servers[1]!.links), ["s1"]);
 });

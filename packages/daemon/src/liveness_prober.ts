@@ -12,6 +12,8 @@ export const MISSES_MAX = 3;
 export const MESSAGE_BYTES_MAX = 1_200;
 /** Servers beyond those a server always probes that it looks at in each round. */
 export const SWEEP = 4;
+/** Loss is the share of this many last probes. */
+export const LOSS_PROBES = 32;
 /** A word that names more servers is cut: they are found by the sweep as well. */
 const SILENT_TOLD_MAX = 16;
 
@@ -71,6 +73,10 @@ interface PeerLiveness {
   rttMs: number | undefined;
   /** The probe that is out, and when it left (monotonic). */
   out: { seq: number; sentAtMs: number } | undefined;
+  /** Whether the last probes were lost, a bit each, the latest lowest. */
+  lostBits: number;
+  /** How many of these bits count. */
+  probes: number;
   /** When the server itself was last heard, monotonic ms. */
   heardAtMs: number;
 }
@@ -135,6 +141,7 @@ export class LivenessTable {
     const sweep = this.#sweep();
     for (const [id, peer] of this.#peers) {
       if (peer.out) {
+        this.#count(peer, true);
         peer.misses += 1;
         if (peer.misses >= MISSES_MAX) peer.unanswering = true;
         if (peer.probed === "swept") peer.probed = "watched";
@@ -171,12 +178,18 @@ export class LivenessTable {
     if (!peer || peer.address !== o.address || message.seq > this.#seq) return;
     if (peer.out?.seq === message.seq) {
       peer.rttMs = Math.max(0, o.nowMs - peer.out.sentAtMs);
+      this.#count(peer, false);
       peer.out = undefined;
     }
     peer.heardAtMs = o.nowMs;
     peer.misses = 0;
     peer.unanswering = false;
     if (peer.probed === "watched") peer.probed = "swept";
+  }
+
+  #count(peer: PeerLiveness, isLost: boolean): void {
+    peer.lostBits = (peer.lostBits << 1) | Number(isLost);
+    peer.probes = Math.min(peer.probes + 1, LOSS_PROBES);
   }
 
   /** Takes note that a peer itself was heard, asking. */
@@ -240,7 +253,9 @@ export class LivenessTable {
   /** The report for jiji-dns and people. */
   report(nowMs: number): LivenessReport {
     const rtts: Record<string, number> = {};
+    const losses: Record<string, number> = {};
     for (const [id, peer] of this.#peers) {
+      if (peer.probes > 0) losses[id] = lossOf(peer);
       if (peer.rttMs === undefined || this.#silent.has(id)) continue;
       rtts[id] = Math.round(peer.rttMs * 10) / 10;
     }
@@ -249,8 +264,15 @@ export class LivenessTable {
       written_at_ms: nowMs,
       silent: [...this.silent],
       rtt_ms: rtts,
+      loss: losses,
     };
   }
+}
+
+function lossOf({ lostBits, probes }: PeerLiveness): number {
+  let lost = 0;
+  for (let at = 0; at < probes; at++) lost += (lostBits >>> at) & 1;
+  return Math.round(lost / probes * 1_000) / 1_000;
 }
 
 function byName([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number {
@@ -263,5 +285,7 @@ const NEW_PEER: Omit<PeerLiveness, "address"> = {
   unanswering: false,
   rttMs: undefined,
   out: undefined,
+  lostBits: 0,
+  probes: 0,
   heardAtMs: -Infinity,
 };

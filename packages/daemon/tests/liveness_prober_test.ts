@@ -55,7 +55,13 @@ Deno.test("LivenessTable: a round trip is measured, a forgotten peer is gone", (
   answer(made, probe?.seq ?? 0);
   assert.deepEqual(made.report(7).rtt_ms, { s2: 4 });
   made.setTargets([]);
-  assert.deepEqual(made.report(7), { format: 1, written_at_ms: 7, silent: [], rtt_ms: {} });
+  assert.deepEqual(made.report(7), {
+    format: 1,
+    written_at_ms: 7,
+    silent: [],
+    rtt_ms: {},
+    loss: {},
+  });
 });
 
 Deno.test("decodeProbe(): round trip, and random bytes are nothing", () => {
@@ -76,4 +82,17 @@ Deno.test("decodeProbe(): words of others, bounded", () => {
     const bytes = new TextEncoder().encode(JSON.stringify({ jiji: 1, ...message, rumors }));
     assert.equal(decodeProbe(bytes), undefined);
   }
+});
+
+Deno.test("LivenessTable: loss is the share of the last probes without an answer", () => {
+  const made = new LivenessTable("s1");
+  made.setTargets([{ serverId: "s2", address: "10.210.2.1" }]);
+  assert.deepEqual(made.report(0).loss, {}, "nothing was sent, nothing is known");
+  for (let round = 0; round < 200; round++) {
+    const [probe] = made.nextRound(round * 1_000);
+    if (round % 4 === 0) continue;
+    const nowMs = round * 1_000 + 5;
+    made.answered({ from: "s2", seq: probe!.seq }, { address: "10.210.2.1", nowMs });
+  }
+  assert.equal(made.report(0).loss?.["s2"], 0.25);
 });

@@ -1,7 +1,12 @@
 import { messageOf, parseServerStatus, SERVER_PATHS, type ServerStatus } from "@jiji/core";
 import { OBSERVE_TIMEOUT_MS } from "../constants.ts";
+import {
+  isAllLinked,
+  linkProblems,
+  renderLinks,
+  renderServers,
+} from "../lib/network/status_text.ts";
 import { linkMatrix, type StatusView } from "../lib/network/status_view.ts";
-import { renderTable } from "../lib/output/table.ts";
 import {
   type CommandContext,
   type CommonOptions,
@@ -20,7 +25,12 @@ export async function networkStatus(options: CommonOptions, ports: Ports): Promi
   const { statuses, problems } = await readStatuses(context);
   const view = linkMatrix(context.configuration.servers, statuses, ports.clock.nowMs());
   if (context.output.json) {
-    return context.output.result({ ...view, problems: Object.fromEntries(problems) });
+    return context.output.result({
+      ...view,
+      linked: isAllLinked(view),
+      problems: Object.fromEntries(problems),
+      link_problems: linkProblems(view),
+    });
   }
   show(context, view, problems);
 }
@@ -53,42 +63,18 @@ function show(
   problems: ReadonlyMap<string, string>,
 ): void {
   const { output, configuration } = context;
-  const linked = view.servers.every((server) =>
-    server.state === "member" && Object.values(server.links).every((link) => link.linked)
-  );
   const head = [
     configuration.network.clusterCidrText,
-    `${view.servers.length} servers`,
-    linked ? "all linked" : "NOT all linked",
+    `${view.servers.length} server${view.servers.length === 1 ? "" : "s"}`,
+    isAllLinked(view) ? "all linked" : "NOT all linked",
   ];
   output.line(head.join(` ${output.symbols.dot} `));
   output.line();
-  const names = view.servers.map((server) => server.name);
-  const rows = view.servers.map((server) => [
-    server.name,
-    server.address,
-    server.block ?? server.state,
-    ...names.map((peer) => linkText(server, peer, output.symbols.dot)),
-    server.containers === null ? "?" : String(server.containers),
-    server.seen,
-  ]);
-  const header = [
-    "server",
-    "address",
-    "block",
-    ...names.map((name) => `to ${name}`),
-    "containers",
-    "seen",
-  ];
-  renderTable(header, rows).forEach((line) => output.line(line));
-  if (problems.size === 0) return;
-  output.line();
-  for (const [name, text] of problems) output.line(`  ${output.symbols.warn} ${name}: ${text}`);
-}
-
-function linkText(server: StatusView["servers"][number], peer: string, dot: string): string {
-  if (peer === server.name) return dot;
-  const link = server.links[peer];
-  if (!link) return "?";
-  return link.linked && link.rttMs !== null ? `${link.rttMs.toFixed(1)} ms` : "no link";
+  renderServers(view, output.symbols).forEach((line) => output.line(line));
+  const links = renderLinks(view);
+  if (links.length > 0) output.line();
+  links.forEach((line) => output.line(line));
+  const notes = [...linkProblems(view), ...[...problems].map(([name, text]) => `${name}: ${text}`)];
+  if (notes.length > 0) output.line();
+  notes.forEach((note) => output.line(`  ${output.symbols.warn} ${note}`));
 }

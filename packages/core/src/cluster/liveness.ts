@@ -15,6 +15,10 @@ export const LivenessSchema = v.object({
   silent: v.array(v.pipe(v.string(), v.regex(SERVER_NAME))),
   /** Last round trip of each answering server, milliseconds. */
   rtt_ms: v.record(v.string(), v.number()),
+  /** Share of the last probes to each server that got no answer, 0 to 1. Absent: not told. */
+  loss: v.optional(v.record(v.string(), v.number())),
+  /** Largest packet on the way to each server, octets. Absent: not told. */
+  mtu: v.optional(v.record(v.string(), v.number())),
 });
 
 /** Who answers this server's probes: `/run/jiji/liveness.json`. */

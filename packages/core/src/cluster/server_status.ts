@@ -42,6 +42,17 @@ const PeerSchema = v.object({
   handshake_age_s: v.nullable(v.number()),
   rx_bytes: v.number(),
   tx_bytes: v.number(),
+  // What follows is absent in reports of older servers.
+  /** `direct` while it answers, else `none`; null for a key that its server does not use now. */
+  link: v.optional(v.nullable(v.picklist(["direct", "none"]))),
+  /** Last round trip, milliseconds; null without one. */
+  rtt_ms: v.optional(v.nullable(v.number())),
+  /** Share of the last probes that got no answer, 0 to 1. */
+  loss: v.optional(v.nullable(v.number())),
+  /** Largest packet on the way there, octets. */
+  mtu: v.optional(v.nullable(v.number())),
+  /** Whether handshakes take a preshared key. */
+  psk: v.optional(v.boolean()),
 });
 
 const StatusSchema = v.object({

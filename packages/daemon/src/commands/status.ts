@@ -2,6 +2,8 @@
 import {
   DAEMON_STATUS_PORT,
   type DaemonReport,
+  isLinked,
+  type LivenessReport,
   MESH_INTERFACE,
   parseDaemonReport,
   parseLiveness,
@@ -26,7 +28,8 @@ import { parseCidr, serverAddress } from "@jiji/core/net";
 import { type Clock, messageOf, type Process, VERSION } from "@jiji/core/runtime";
 import type { Files } from "../daemon_context.ts";
 import { observeWireguard, PEER_CACHE_FILE } from "../duties/topology.ts";
-import type { WireguardState } from "../wg_show.ts";
+import { seedOf } from "../peer_reconciler.ts";
+import type { WireguardPeer, WireguardState } from "../wg_show.ts";
 
 /** Ports of {@link collectStatus}. */
 export interface StatusPorts {
@@ -90,8 +93,13 @@ export async function collectStatus(ports: StatusPorts): Promise<ServerStatus> {
   for (const [unit, state] of Object.entries(units ?? {})) {
     if (state !== "active") problems.push(`unit ${unit} is ${state}`);
   }
-  const names = new Map((seeds ?? []).map((seed) => [seed.public_key, seed.server_id]));
-  for (const row of servers ?? []) names.set(row.wireguardPubkey, row.id);
+  const names = new Map<string, string>();
+  for (
+    const { public_key, next_key, server_id } of [...seeds ?? [], ...(servers ?? []).map(seedOf)]
+  ) {
+    names.set(public_key, server_id);
+    if (next_key !== undefined) names.set(next_key, server_id);
+  }
   return {
     format: 1,
     version: VERSION,
@@ -99,7 +107,7 @@ export async function collectStatus(ports: StatusPorts): Promise<ServerStatus> {
     generated_at_ms: nowMs,
     servers: servers?.map((row) => ({ ...row, endpoints: [...row.endpoints] })) ?? null,
     containers: containers?.map((row) => ({ ...row, ports: [...row.ports] })) ?? null,
-    peers: wireguard ? peerStatuses(wireguard, { names, nowMs }) : null,
+    peers: wireguard ? peerStatuses(wireguard, { names, liveness, nowMs }) : null,
     liveness,
     units,
     problems,
@@ -107,21 +115,51 @@ export async function collectStatus(ports: StatusPorts): Promise<ServerStatus> {
   };
 }
 
+/** The link table: WireGuard's peers with what the daemon's probes tell of their servers. */
 function peerStatuses(
   wireguard: WireguardState,
-  o: { readonly names: ReadonlyMap<string, string>; readonly nowMs: number },
+  o: {
+    readonly names: ReadonlyMap<string, string>;
+    readonly liveness: LivenessReport | null;
+    readonly nowMs: number;
+  },
 ): PeerStatus[] {
-  return wireguard.peers.map((peer) => ({
-    server_id: o.names.get(peer.publicKey) ?? null,
-    public_key: peer.publicKey,
-    endpoint: peer.endpoint ?? null,
-    allowed_ips: [...peer.allowedIps],
-    handshake_age_s: peer.handshakeAtMs === undefined
-      ? null
-      : Math.max(0, Math.round((o.nowMs - peer.handshakeAtMs) / 1000)),
-    rx_bytes: peer.rxBytes,
-    tx_bytes: peer.txBytes,
-  }));
+  return wireguard.peers.map((peer) => {
+    const name = o.names.get(peer.publicKey);
+    return {
+      server_id: name ?? null,
+      public_key: peer.publicKey,
+      endpoint: peer.endpoint ?? null,
+      allowed_ips: [...peer.allowedIps],
+      handshake_age_s: peer.handshakeAtMs === undefined
+        ? null
+        : Math.max(0, Math.round((o.nowMs - peer.handshakeAtMs) / 1000)),
+      rx_bytes: peer.rxBytes,
+      tx_bytes: peer.txBytes,
+      psk: peer.presharedKey !== undefined,
+      ...linkFacts(peer, { name, ...o }),
+    };
+  });
+}
+
+function linkFacts(
+  peer: WireguardPeer,
+  o: {
+    readonly name: string | undefined;
+    readonly names: ReadonlyMap<string, string>;
+    readonly liveness: LivenessReport | null;
+  },
+): Pick<PeerStatus, "link" | "rtt_ms" | "loss" | "mtu"> {
+  const { name, liveness, names } = o;
+  const isUsed = peer.allowedIps.some((prefix) => !prefix.includes(":"));
+  if (name === undefined || !isUsed) return { link: null, rtt_ms: null, loss: null, mtu: null };
+  const linked = isLinked(liveness ?? undefined, { id: name, peers: new Set(names.values()).size });
+  return {
+    link: linked ? "direct" : "none",
+    rtt_ms: liveness?.rtt_ms[name] ?? null,
+    loss: liveness?.loss?.[name] ?? null,
+    mtu: liveness?.mtu?.[name] ?? null,
+  };
 }
 
 async function rows<T extends object>(
@@ -161,8 +199,15 @@ export function renderStatus(status: ServerStatus): string {
     const age = peer.handshake_age_s === null
       ? "no handshake"
       : `handshake ${peer.handshake_age_s} s`;
-    const rtt = status.liveness?.rtt_ms[name];
-    const word = silent.has(name) ? "silent" : rtt === undefined ? "unknown" : `${rtt} ms`;
+    const { rtt_ms, loss, mtu, link } = peer;
+    const words = [
+      silent.has(name) ? "silent" : typeof rtt_ms === "number" ? `${rtt_ms} ms` : "unknown",
+      ...(link === null ? ["not in use"] : []),
+      ...(loss ? [`${Math.round(loss * 100)} % lost`] : []),
+      ...(mtu ? [`mtu ${mtu}`] : []),
+      ...(peer.psk ? ["preshared key"] : []),
+    ];
+    const word = words.join(", ");
     lines.push(`  peer ${name}: ${peer.endpoint ?? "no endpoint"}, ${age}, ${word}`);
   }
   for (const container of status.containers ?? []) {

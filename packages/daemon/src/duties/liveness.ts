@@ -157,7 +157,10 @@ export class LivenessDuty {
 
   async #write(): Promise<void> {
     const { files, clock, logger, facts, wake } = this.#context;
-    const report = this.#table.report(clock.nowMs());
+    const report = {
+      ...this.#table.report(clock.nowMs()),
+      ...(facts.mtu && facts.mtu.size > 0 ? { mtu: Object.fromEntries(facts.mtu) } : {}),
+    };
     const silent = report.silent.join();
     if (silent !== this.#silent) {
       logger.info("silent servers", { silent: report.silent });

@@ -10,6 +10,12 @@ export interface LinkView {
   /** WireGuard endpoint in use. */
   readonly endpoint: string | null;
   readonly handshakeAgeSeconds: number | null;
+  /** Share of the last probes that got no answer, 0 to 1; null when not told. */
+  readonly loss: number | null;
+  /** Largest packet on the way, octets; null when not told. */
+  readonly mtu: number | null;
+  /** Whether handshakes take a preshared key; null when not told. */
+  readonly psk: boolean | null;
 }
 
 /** A server in `jiji network status`. */
@@ -23,6 +29,10 @@ export interface ServerView {
   readonly links: Readonly<Record<string, LinkView>>;
   /** Containers it runs, by the first view that knows; null when nobody does. */
   readonly containers: number | null;
+  /** Whether others see it at an address that is not its own; null when it can't tell. */
+  readonly nat: boolean | null;
+  /** Version of its jiji-daemon; null when nobody knows. */
+  readonly version: string | null;
   /** Age of its last heartbeat in words. */
   readonly seen: string;
 }
@@ -60,6 +70,8 @@ export function linkMatrix(
         containers: known
           ? [...containers.values()].filter((container) => container.serverId === name).length
           : null,
+        nat: row?.doc.nat ?? null,
+        version: row?.doc.version ?? status?.version ?? null,
         seen: row ? seenText(nowMs - row.lastSeenMs) : "never",
       };
     }),
@@ -70,13 +82,18 @@ function linksOf(status: ServerStatus, names: readonly string[]): Record<string,
   const links: Record<string, LinkView> = {};
   for (const name of names) {
     if (name === status.server_id) continue;
-    const peer = status.peers?.find((candidate) => candidate.server_id === name);
+    // A server that is about to change its key has two entries; one of them holds its block.
+    const peer = status.peers?.filter((candidate) => candidate.server_id === name)
+      .sort((a, b) => b.allowed_ips.length - a.allowed_ips.length)[0];
     const rttMs = status.liveness?.rtt_ms[name] ?? null;
     links[name] = {
       linked: isLinked(status.liveness ?? undefined, { id: name, peers: names.length - 1 }),
       rttMs,
       endpoint: peer?.endpoint ?? null,
       handshakeAgeSeconds: peer?.handshake_age_s ?? null,
+      loss: peer?.loss ?? null,
+      mtu: peer?.mtu ?? null,
+      psk: peer?.psk ?? null,
     };
   }
   return links;
