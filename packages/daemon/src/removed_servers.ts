@@ -122,7 +122,10 @@ export function planMemory(input: MemoryInput): MemoryPlan {
     if (revived?.includes(known.removedAtMs ?? 0)) continue;
     if (row && row.wireguardPubkey !== known.wireguardPubkey) continue;
     removed.set(known.id, known);
-    if (!input.settled || revived !== undefined || known.id === input.self) continue;
+    const isSelf = known.id === input.self;
+    // Of itself a server knows it for sure, and has nobody to ask.
+    if (isSelf && row) writes.push(tombstoneServer(known.id, known.removedAtMs ?? 0));
+    if (!input.settled || revived !== undefined || isSelf) continue;
     if (!row) writes.push(upsertServer(known));
     writes.push(tombstoneServer(known.id, known.removedAtMs ?? 0));
   }

@@ -65,6 +65,12 @@ Deno.test("planMemory(): learns from rows and writes again what the state lost",
   assert.equal(wroteItself.writes.length, 1);
 });
 
+Deno.test("planMemory(): a removed server marks its own row at once", () => {
+  const own = memory({ self: "s3", rows: rowsOf(serverRow(3)), settled: false });
+  assert.equal(own.writes.length, 1);
+  assert.match(own.writes[0]![0], /^UPDATE servers SET removed_at/);
+});
+
 Deno.test("planMemory(): a server that was added again is forgotten, a doubtful one left alone", () => {
   const rows = rowsOf(serverRow(1), serverRow(3));
   assert.deepEqual(memory({ rows, revived: new Map([["s3", [7_000]]]) }), {

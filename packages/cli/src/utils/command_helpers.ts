@@ -1,5 +1,12 @@
 import { join } from "node:path";
-import { type Clock, ConnectionError, JijiError, messageOf, silentLogger } from "@jiji/core";
+import {
+  type Clock,
+  ConnectionError,
+  JijiError,
+  messageOf,
+  silentLogger,
+  UsageError,
+} from "@jiji/core";
 import type { Configuration } from "../lib/configuration/configuration.ts";
 import type { ServerConfiguration } from "../lib/configuration/servers.ts";
 import type { ServiceConfiguration } from "../lib/configuration/service.ts";
@@ -142,6 +149,16 @@ export function requireAllReachable(
       ? `leave ${unreachable.size > 1 ? "them" : "it"} out: choose the others with --hosts`
       : `deploy without ${unreachable.size > 1 ? "them" : "it"}: jiji deploy --skip-unreachable`,
   });
+}
+
+/**
+ * Refuses `--hosts` for a command about all servers, which would do something else with a part.
+ *
+ * @throws {UsageError} when it is given.
+ */
+export function refuseHosts(options: CommonOptions, reason: string): void {
+  if (options.hosts === undefined) return;
+  throw new UsageError(`--hosts has no meaning here: ${reason}`);
 }
 
 /**

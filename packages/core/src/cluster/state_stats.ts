@@ -10,7 +10,7 @@ const StateStatsSchema = v.object({
   /** Rows by table. */
   rows: v.record(v.string(), v.number()),
   /** Servers that were removed, among the rows of `servers`. */
-  removed_servers: v.number(),
+  removed_servers: v.array(v.string()),
   database_bytes: v.nullable(v.number()),
   /** Other members that it gossips with; null when it does not tell. */
   members: v.nullable(v.number()),

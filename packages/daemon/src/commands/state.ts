@@ -72,9 +72,9 @@ export async function collectStats({ config, api, process }: StatePorts): Promis
     const result = await process.run([CORROSION, ...args], { timeoutMs: CLI_TIMEOUT_MS });
     return isOk(result) ? result.stdout : undefined;
   };
-  const [counts, removed, bytes, missing, heads, members, version] = await Promise.all([
+  const [counts, servers, bytes, missing, heads, members, version] = await Promise.all([
     api.query([COUNT_ROWS, []]),
-    number("SELECT count(*) FROM servers WHERE removed_at IS NOT NULL"),
+    listServers(api),
     number("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"),
     number('SELECT coalesce(sum("end" - start + 1), 0) FROM __corro_bookkeeping_gaps'),
     api.query(["SELECT hex(site_id), db_version FROM crsql_db_versions", []]).catch(() => null),
@@ -87,7 +87,7 @@ export async function collectStats({ config, api, process }: StatePorts): Promis
     corrosion: version?.trim() ?? null,
     schema: SCHEMA_VERSION,
     rows: Object.fromEntries(counts.map(([table, count]) => [String(table), Number(count)])),
-    removed_servers: removed ?? 0,
+    removed_servers: servers.filter((row) => row.removedAtMs !== null).map((row) => row.id),
     database_bytes: bytes,
     members: members === undefined ? null : parseMembers(members).length,
     missing_versions: missing,

@@ -132,10 +132,7 @@ export class FarewellDuty {
       const { address } = farewell;
       const isThere = rules.has(address) ||
         isOk(await tryRun(this.#context, argvDropRule("-I", address), signal));
-      if (!isThere) continue;
-      kept.push(farewell);
-      const route = ["ip", "route", "replace", `${address}/32`, "dev", MESH_INTERFACE] as const;
-      if (!rules.has(address)) await mustRun(this.#context, route, signal);
+      if (isThere) kept.push(farewell);
     }
     const wanted = new Set(kept.map((one) => one.address));
     for (const address of rules) {
@@ -184,6 +181,8 @@ export class FarewellDuty {
     if (key) await files.replace(FAREWELL_KEY_FILE, `${key.reveal()}\n`, { mode: 0o600 });
     try {
       await mustRun(this.#context, argvNarrowPeer(farewell, { hasKey: key !== undefined }), signal);
+      const route = ["ip", "route", "replace", `${farewell.address}/32`] as const;
+      await mustRun(this.#context, [...route, "dev", MESH_INTERFACE], signal);
     } finally {
       if (key) await files.replace(FAREWELL_KEY_FILE, "", { mode: 0o600 });
     }

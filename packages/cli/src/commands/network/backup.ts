@@ -14,6 +14,7 @@ import {
   type CommonOptions,
   headline,
   type Ports,
+  refuseHosts,
   requireAllReachable,
   setupCommandContext,
 } from "../../utils/command_helpers.ts";
@@ -112,8 +113,8 @@ export async function networkRestore(
     throw new JijiError(`${file} can't be read: ${messageOf(error)}`);
   });
   refuseNoBackup(bytes, file);
-  const common = { ...options, hosts: undefined };
-  await using context = await setupCommandContext(common, ports, { scope: "servers" });
+  refuseHosts(options, "the state is that of all servers");
+  await using context = await setupCommandContext(options, ports, { scope: "servers" });
   requireAllReachable(context);
   const { output, configuration, clock } = context;
   output.note(headline(context, `restore ${path}`));

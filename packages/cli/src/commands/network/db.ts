@@ -87,7 +87,10 @@ export async function networkDbStats(options: CommonOptions, ports: Ports): Prom
   if (asked.answers.size === 0) {
     throw new JijiError(`no server could be asked\n  ${[...problems.values()].join("\n  ")}`);
   }
-  const view = compareStats(asked.answers);
+  const removed = new Set([...asked.answers.values()].flatMap((one) => one.removed_servers));
+  for (const name of removed) problems.set(name, "was removed: its state is its own");
+  const members = new Map([...asked.answers].filter(([name]) => !removed.has(name)));
+  const view = compareStats(members);
   if (output.json) {
     return output.result({
       in_step: view.differences.length === 0,

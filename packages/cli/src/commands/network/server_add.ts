@@ -13,6 +13,7 @@ import {
   type CommandContext,
   type CommonOptions,
   type Ports,
+  refuseHosts,
   setupCommandContext,
 } from "../../utils/command_helpers.ts";
 import { mustRun } from "../../utils/remote.ts";
@@ -31,12 +32,12 @@ export async function serverAdd(
   options: CommonOptions,
   ports: Ports,
 ): Promise<void> {
-  const common = { ...options, hosts: undefined };
+  refuseHosts(options, "all servers are told; name the one that joins");
   {
-    await using context = await setupCommandContext(common, ports, { scope: "servers" });
+    await using context = await setupCommandContext(options, ports, { scope: "servers" });
     await clearFormer(context, server);
   }
-  await serverInit(common, ports);
+  await serverInit(options, ports);
 }
 
 /** Takes off what a removed server still has of its former membership. */

@@ -17,6 +17,7 @@ import {
   type CommonOptions,
   headline,
   type Ports,
+  refuseHosts,
   setupCommandContext,
 } from "../../utils/command_helpers.ts";
 import { confirmOrStop } from "../../utils/confirm.ts";
@@ -51,8 +52,8 @@ export async function serverRemove(
   options: ServerRemoveOptions,
   ports: Ports,
 ): Promise<void> {
-  const common = { ...options, hosts: undefined };
-  await using context = await setupCommandContext(common, ports, { scope: "servers" });
+  refuseHosts(options, "all servers are told; name the one that leaves");
+  await using context = await setupCommandContext(options, ports, { scope: "servers" });
   const { output, clock } = context;
   const startedMs = clock.monotonicMs();
   output.note(headline(context, `remove ${server}`));

@@ -59,7 +59,7 @@ export function compareStats(stats: ReadonlyMap<string, StateStats>): StatsView 
     rows: [...stats].map(([name, one]) => [
       name,
       String(one.rows["servers"] ?? 0),
-      String(one.removed_servers),
+      String(one.removed_servers.length),
       String(one.rows["services"] ?? 0),
       String(one.rows["containers"] ?? 0),
       renderBytes(one.database_bytes),
