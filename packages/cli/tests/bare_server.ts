@@ -11,6 +11,7 @@ import {
   type ServerStatus,
 } from "@jiji/core";
 import { sha256OfText } from "../src/lib/network/artifacts.ts";
+import { firewallNeeds, parseHostFirewall } from "../src/lib/network/host_firewall.ts";
 import { OBSERVE_SCRIPT } from "../src/lib/network/server_facts.ts";
 import type {
   RemoteHost,
@@ -79,6 +80,7 @@ export class BareServer implements RemoteHost {
   machine = "x86_64";
   systemd = true;
   firewall: string | undefined;
+  readonly firewallRules = new Set<string>();
   hasUser = false;
   publicKey: string | undefined;
   /** Commands that contain this fail. */
@@ -154,12 +156,25 @@ export class BareServer implements RemoteHost {
         return this.#systemctl(args);
       case "ufw":
       case "firewall-cmd":
-        return program === (this.firewall === "ufw" ? "ufw" : "firewall-cmd") ? "" : undefined;
+        return this.#changeFirewall(argv);
       case `${SERVER_PATHS.bin}/jiji-daemon`:
         if (args[0] === "status") return JSON.stringify(this.status());
         if (args.join(" ") === "servers add") return this.#addServer(stdin);
     }
     return this.files.has(program) && args.join(" ") === "--version" ? "1\n" : undefined;
+  }
+
+  /** As strict as the firewalls: only what jiji needs is known. */
+  #changeFirewall(argv: Argv): string | undefined {
+    const firewall = parseHostFirewall(this.firewall, []);
+    if (!firewall) return undefined;
+    if (argv.join(" ") === "firewall-cmd --reload") {
+      return firewall.name === "firewalld" ? "" : undefined;
+    }
+    const need = firewallNeeds(firewall, { wireguardPort: 31820 })
+      .find((one) => one.argv.join(" ") === argv.join(" "));
+    if (need) this.firewallRules.add(need.shown);
+    return need ? "" : undefined;
   }
 
   #script(script: string, args: readonly string[]): string | undefined {
@@ -267,6 +282,7 @@ export class BareServer implements RemoteHost {
     for (const tool of this.tools) lines.push(`@tool ${tool}`);
     if (this.hasUser) lines.push("@user jiji");
     if (this.firewall !== undefined) lines.push(`@firewall ${this.firewall}`);
+    for (const rule of this.firewallRules) lines.push(`@firewall_rule ${rule}`);
     for (const [name, unit] of this.units) {
       const words = [unit.enabled ? "enabled" : "disabled", unit.active ? "active" : "inactive"];
       lines.push(`@unit ${name} ${words.join(" ")} ${unit.startedAt}`);

@@ -29,6 +29,8 @@ const TEXT = `motd that somebody's shell prints
 @kernel_wireguard yes
 @user jiji
 @firewall ufw
+@firewall_rule 31820/udp
+@firewall_rule in on jiji0
 @unit jiji-dns.service enabled active 1764000000
 @unit docker.service  inactive 0
 @file ${SERVER_PATHS.serverConfig} ${"ab".repeat(32)} 1764000001 640 root jiji
@@ -55,7 +57,11 @@ Deno.test("parseServerFacts(): everything the script tells", () => {
   assert.deepEqual([...facts.tools], ["wg", "wg-quick"]);
   assert.equal(facts.kernelWireguard, true);
   assert.equal(facts.userExists, true);
-  assert.equal(facts.firewall, "ufw");
+  assert.deepEqual(facts.firewall, {
+    name: "ufw",
+    zone: "",
+    rules: new Set(["31820/udp", "in on jiji0"]),
+  });
   assert.deepEqual([...facts.units], [
     ["jiji-dns.service", { enabled: true, active: true, startedAtSeconds: 1_764_000_000 }],
     // A unit that systemd does not know prints nothing for "is-enabled".

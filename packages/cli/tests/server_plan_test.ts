@@ -105,12 +105,32 @@ Deno.test("planPreparation(): the kernel's WireGuard makes wireguard-go needless
   assert(!lines(steps)[0]!.includes("wireguard-go"));
 });
 
-Deno.test("planPreparation(): a firewall is opened once, before the server joins", () => {
-  const open = (there: ServerFacts) =>
-    lines(planPreparation(there, wish("docker"))).filter((line) => line.startsWith("openFirewall"));
-  assert.deepEqual(open(facts({ firewall: "ufw" })), ["openFirewall ufw — ufw is active"]);
-  const member = { ...facts({ firewall: "ufw" }), config: { server_id: "s1" } as never };
-  assert.deepEqual(open(member), []);
+Deno.test("planPreparation(): a firewall lets through what is needed, and only that", () => {
+  const open = (name: "ufw" | "firewalld", rules: readonly string[]) => {
+    const firewall = { name, zone: name === "ufw" ? "" : "public", rules: new Set(rules) };
+    const steps = planPreparation(facts({ firewall }), wish("docker"))
+      .filter((step) => step.kind === "openFirewall");
+    return [
+      ...lines(steps),
+      ...steps.flatMap((step) => step.changes.map((argv) => argv.join(" "))),
+    ];
+  };
+  const ufw = ["31820/udp", "80/tcp", "443/tcp", "in on jiji0", "53 on jiji-br0"];
+  assert.deepEqual(open("ufw", ufw), []);
+  assert.deepEqual(open("ufw", ufw.slice(0, 4)), [
+    "openFirewall ufw — 53 on jiji-br0 is not let through",
+    "ufw allow in on jiji-br0 to any port 53",
+  ]);
+  const firewalld = ["31820/udp", "http", "https", "trusted jiji0"];
+  assert.deepEqual(open("firewalld", firewalld), []);
+  assert.deepEqual(open("firewalld", ["ssh", "http", "trusted jiji0", "trusted jiji-br0"]), [
+    "openFirewall firewalld — 31820/udp is not let through, https is not let through, " +
+    "jiji-br0 belongs into docker's zone",
+    "firewall-cmd --permanent --zone=public --add-port=31820/udp",
+    "firewall-cmd --permanent --zone=public --add-service=https",
+    "firewall-cmd --permanent --zone=trusted --remove-interface=jiji-br0",
+    "firewall-cmd --reload",
+  ]);
 });
 
 Deno.test("planPreparation(): an engine that would not come back after a reboot is enabled", () => {
@@ -192,7 +212,10 @@ Deno.test("findServerProblem(): says what stops a server before anything is chan
 
 Deno.test("stepDetail(): has a word for every step", () => {
   const steps = [
-    ...planPreparation(facts({ firewall: "firewalld" }), wish("podman")),
+    ...planPreparation(
+      facts({ firewall: { name: "firewalld", zone: "", rules: new Set() } }),
+      wish("podman"),
+    ),
     ...planConfiguration(facts(), { files: FILES, peerSeed: FILES[0]!, hashOf: sha256OfText }),
   ];
   const words = steps.map((step) => stepDetail(step, "podman"));

@@ -5,6 +5,7 @@ import { FakeCorrosion, type FakeProcess } from "@jiji/core/testing";
 import { initialHealth } from "../src/container_health.ts";
 import type { CheckNetwork } from "../src/duties/checks.ts";
 import { ContainersDuty, HealthDuty, RegistryDuty } from "../src/duties/containers.ts";
+import { FirewallDuty } from "../src/duties/firewall.ts";
 import { NetworkDuty } from "../src/duties/network.ts";
 import { ProxyDuty } from "../src/duties/proxy.ts";
 import { HealthyFile } from "../src/healthy_file.ts";
@@ -12,7 +13,7 @@ import { container, inspected, serverConfig, setUp } from "./builders.ts";
 
 const SIGNAL = new AbortController().signal;
 
-function networkProcess(process: FakeProcess): FakeProcess {
+function firewallProcess(process: FakeProcess): FakeProcess {
   return process
     .on("sysctl -n net.ipv4.ip_forward", "1\n")
     .on("iptables -w 5 -t filter -S", "-P FORWARD ACCEPT\n")
@@ -25,7 +26,7 @@ function networkProcess(process: FakeProcess): FakeProcess {
 
 Deno.test("NetworkDuty: makes docker's network when it is missing", async () => {
   const { process, context } = setUp();
-  networkProcess(process)
+  process
     .on(
       "docker network inspect jiji-net",
       () => ({ exitCode: 1, stderr: "Error: No such network: jiji" }),
@@ -33,12 +34,11 @@ Deno.test("NetworkDuty: makes docker's network when it is missing", async () => 
     .on("docker network create", "id\n");
   await new NetworkDuty(context).run(SIGNAL);
   assert.equal(process.commands("docker network create").length, 1);
-  assert.equal(process.commands("iptables -w 5 -t nat -I").length, 1);
 });
 
 Deno.test("NetworkDuty: podman's network is a file, and only netavark reads it", async () => {
   const { process, context, files } = setUp({ config: serverConfig(1, { engine: "podman" }) });
-  networkProcess(process)
+  process
     .on("podman network inspect jiji-net", () => ({ exitCode: 125, stderr: "network not found" }))
     .on("podman info", "netavark\n");
   await new NetworkDuty(context).run(SIGNAL);
@@ -49,28 +49,37 @@ Deno.test("NetworkDuty: podman's network is a file, and only netavark reads it",
   await assert.rejects(new NetworkDuty(context).run(SIGNAL), /install netavark/);
 });
 
-Deno.test("NetworkDuty: an engine that is down hides nothing of forwarding and firewall", async () => {
+Deno.test("NetworkDuty: an engine that is down loses no network", async () => {
   const { process, context } = setUp();
-  networkProcess(process)
-    .on("docker network inspect jiji-net", () => ({
-      exitCode: 1,
-      stderr: "Cannot connect to the Docker daemon",
-    }))
-    .on("sysctl -n net.ipv4.ip_forward", "0\n")
-    .on("sysctl -w net.ipv4.ip_forward=1", "");
+  process.on("docker network inspect jiji-net", () => ({
+    exitCode: 1,
+    stderr: "Cannot connect to the Docker daemon",
+  }));
   await assert.rejects(new NetworkDuty(context).run(SIGNAL), /Cannot connect/);
-  assert.equal(process.commands("sysctl -w").length, 1);
   assert.equal(process.commands("docker network create").length, 0);
-  assert.equal(process.commands("iptables -w 5 -t nat -I").length, 1);
 });
 
-Deno.test("NetworkDuty: a host without iptables is left without rules, said once", async () => {
+Deno.test("FirewallDuty: switches forwarding on and puts in what is missing", async () => {
+  const { process, context } = setUp();
+  firewallProcess(process)
+    .on("sysctl -n net.ipv4.ip_forward", "0\n")
+    .on("sysctl -w net.ipv4.ip_forward=1", "");
+  await new FirewallDuty(context).run(SIGNAL);
+  assert.equal(process.commands("sysctl -w").length, 1);
+  assert.equal(process.commands("iptables -w 5 -t nat -I").length, 1);
+  process.on("sysctl -n net.ipv4.ip_forward", () => ({ exitCode: 1, stderr: "read-only" }));
+  await assert.rejects(new FirewallDuty(context).run(SIGNAL), /read-only/);
+  assert.equal(
+    process.commands("iptables -w 5 -t nat -I").length,
+    2,
+    "one hides nothing of the other",
+  );
+});
+
+Deno.test("FirewallDuty: a host without iptables is left without rules, said once", async () => {
   const { process, context, logger } = setUp();
-  networkProcess(process)
-    .on("docker network inspect jiji-net", () => ({ exitCode: 1, stderr: "No such network" }))
-    .on("docker network create", "")
-    .on("iptables", () => ({ exitCode: 127, stderr: "iptables: not found" }));
-  const duty = new NetworkDuty(context);
+  firewallProcess(process).on("iptables", () => ({ exitCode: 127, stderr: "iptables: not found" }));
+  const duty = new FirewallDuty(context);
   await duty.run(SIGNAL);
   await duty.run(SIGNAL);
   assert.equal(logger.lines.filter((line) => line.message.includes("iptables")).length, 1);

@@ -19,6 +19,7 @@ import { BackupDuty } from "../duties/backup.ts";
 import { CollectionDuty } from "../duties/collection.ts";
 import { ContainersDuty, HealthDuty, RegistryDuty } from "../duties/containers.ts";
 import { CorrosionDuty } from "../duties/corrosion.ts";
+import { FirewallDuty } from "../duties/firewall.ts";
 import { HeartbeatDuty } from "../duties/heartbeat.ts";
 import { KeyChangeDuty } from "../duties/key_change.ts";
 import { bindDatagram, LivenessDuty } from "../duties/liveness.ts";
@@ -121,6 +122,7 @@ function dutySet(context: DaemonContext): DutySet {
   const keyChange = new KeyChangeDuty(context);
   const pathMtu = new PathMtuDuty(context, bindDatagram);
   const network = new NetworkDuty(context);
+  const firewall = new FirewallDuty(context);
   const healthy = new HealthyFile(context);
   const onHealth = () => void healthy.tell();
   const containers = new ContainersDuty(context, onHealth);
@@ -148,6 +150,8 @@ function dutySet(context: DaemonContext): DutySet {
     duty("key-change", { everyMs: 3_000, timeoutMs: 120_000 }, (s) => keyChange.run(s)),
     duty("path-mtu", { everyMs: 5_000, timeoutMs: 60_000 }, (s) => pathMtu.run(s)),
     duty("network", { everyMs: 30_000, timeoutMs: 60_000 }, (s) => network.run(s)),
+    // A reload of the host's firewall takes our rules away and tells nobody.
+    duty("firewall", { everyMs: 5_000, timeoutMs: 30_000 }, (s) => firewall.run(s)),
     duty("containers", { everyMs: 15_000, timeoutMs: 60_000 }, (s) => containers.run(s)),
     duty("health", { everyMs: 1_000, timeoutMs: 5_000 }, () => health.run()),
     duty("registry", { everyMs: 5_000, timeoutMs: 30_000 }, () => registry.run()),

@@ -117,7 +117,7 @@ export class ContainersDuty {
       try {
         // The stream broke: the engine may have been restarted, and its rules with it.
         this.#wholeAtMs = -Infinity;
-        if (!first) ["containers", "network"].forEach(wake);
+        if (!first) ["containers", "network", "firewall"].forEach(wake);
         for await (const line of process.lines(argvEvents(config.engine), { signal })) {
           const event = parseEvent(line);
           if (!event || !isTelling(event)) continue;

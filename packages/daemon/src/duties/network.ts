@@ -1,4 +1,4 @@
-/** Duty: the container network, forwarding and the firewall. */
+/** Duty: the container network and its bridge. */
 import { isOk, randomHex } from "@jiji/core/runtime";
 import {
   ARGV_LINKS,
@@ -11,15 +11,9 @@ import {
   strayPorts,
 } from "../container_bridge.ts";
 import {
-  argvFirewallList,
-  argvFirewallStep,
-  FIREWALL_TABLES,
-  firewallRules,
-  type FirewallTable,
   networkSpec,
   type ObservedNetwork,
   parseNetwork,
-  planFirewall,
   planNetwork,
   renderNetavarkNetwork,
 } from "../container_network.ts";
@@ -36,10 +30,9 @@ import { parseIds, parseInspected } from "../engine/containers.ts";
 /** Where podman's netavark keeps its networks. Source: podman 4.3, containers.conf(5). */
 export const NETAVARK_NETWORKS = "/etc/containers/networks";
 
-/** Keeps the network and its rules in place. */
+/** Keeps the network in place. */
 export class NetworkDuty {
   readonly #context: DaemonContext;
-  readonly #reported = new Set<string>();
   /** Stray ports of the last look: those that are none of ours are not looked at again. */
   #strays = "";
 
@@ -47,19 +40,8 @@ export class NetworkDuty {
     this.#context = context;
   }
 
-  /** One look at network, forwarding and firewall; a failure of one does not keep the others. */
+  /** One look at the network, and at its bridge when that is as it must be. */
   async run(signal: AbortSignal): Promise<void> {
-    const failures: unknown[] = [];
-    const parts = [
-      () => this.#network(signal),
-      () => this.#forwarding(signal),
-      () => this.#firewall(signal),
-    ];
-    for (const part of parts) await part().catch((error) => failures.push(error));
-    if (failures.length > 0) throw failures[0];
-  }
-
-  async #network(signal: AbortSignal): Promise<void> {
     const { config, logger } = this.#context;
     const spec = networkSpec(config);
     const plan = planNetwork(spec, await this.#observe(spec, signal));
@@ -127,36 +109,5 @@ export class NetworkDuty {
       if (isOk(result)) found.push(parseLinks(result.stdout));
     }
     return found;
-  }
-
-  async #forwarding(signal: AbortSignal): Promise<void> {
-    const key = "net.ipv4.ip_forward";
-    if ((await mustRun(this.#context, ["sysctl", "-n", key], signal)).trim() === "1") return;
-    await mustRun(this.#context, ["sysctl", "-w", `${key}=1`], signal);
-    this.#context.logger.info("forwarding switched on");
-  }
-
-  async #firewall(signal: AbortSignal): Promise<void> {
-    const { config, logger } = this.#context;
-    const lists = await Promise.all(
-      FIREWALL_TABLES.map((table) => tryRun(this.#context, argvFirewallList(table), signal)),
-    );
-    if (lists.some((list) => list.exitCode === 127)) {
-      return this.#sayOnce("iptables is not installed: forwarding rules are not managed");
-    }
-    const failed = lists.find((list) => !isOk(list));
-    if (failed) throw new Error(renderFailure(argvFirewallList("filter"), failed));
-    const text = (table: FirewallTable) => lists[FIREWALL_TABLES.indexOf(table)]?.stdout ?? "";
-    const observed = { filter: text("filter"), nat: text("nat"), mangle: text("mangle") };
-    for (const step of planFirewall(firewallRules(config.engine, config), observed)) {
-      await mustRun(this.#context, argvFirewallStep(step), signal);
-      logger.info("firewall changed", { ...step });
-    }
-  }
-
-  #sayOnce(message: string): void {
-    if (this.#reported.has(message)) return;
-    this.#reported.add(message);
-    this.#context.logger.warn(message);
   }
 }

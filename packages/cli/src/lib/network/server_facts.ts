@@ -10,6 +10,7 @@ import {
   WIREGUARD_CONF,
 } from "@jiji/core";
 import { AWAIT_MESH, UNIT_PATHS } from "./server_files.ts";
+import { FIREWALL_SCRIPT, type ObservedFirewall, parseHostFirewall } from "./host_firewall.ts";
 
 /** A file on a server. */
 export interface FileFact {
@@ -42,7 +43,8 @@ export interface ServerFacts {
   readonly kernelWireguard: boolean;
   /** User jiji and the folders made with it; the last of them is what is looked for. */
   readonly userExists: boolean;
-  readonly firewall: "ufw" | "firewalld" | undefined;
+  /** The host's own firewall while it is active. */
+  readonly firewall: ObservedFirewall | undefined;
   readonly units: ReadonlyMap<string, UnitFact>;
   readonly files: ReadonlyMap<string, FileFact>;
   /** The server's place; see {@link isMember}. */
@@ -111,11 +113,7 @@ if ip link show type wireguard 2>/dev/null | grep -q . ||
   say kernel_wireguard yes
 fi
 if id jiji >/dev/null 2>&1 && [ -d ${SERVER_PATHS.projects} ]; then say user jiji; fi
-if command -v ufw >/dev/null 2>&1 && ufw status 2>/dev/null | grep -q 'Status: active'; then
-  say firewall ufw
-elif command -v firewall-cmd >/dev/null 2>&1 && firewall-cmd --state >/dev/null 2>&1; then
-  say firewall firewalld
-fi
+${FIREWALL_SCRIPT.trim()}
 for u in ${Object.values(SERVER_UNITS).join(" ")} docker.service podman-restart.service; do
   started=$(systemctl show -p ActiveEnterTimestamp --value "$u" 2>/dev/null)
   say unit "$u $(systemctl is-enabled "$u" 2>/dev/null | head -n 1) $(systemctl is-active "$u" 2>/dev/null) $(date -d "$started" +%s 2>/dev/null || echo 0)"
@@ -151,7 +149,6 @@ export function parseServerFacts(text: string, nowMs: number): ServerFacts {
   const first = (key: string) => lines.get(key)?.[0];
   if (first("machine") === undefined) throw new Error("the server did not answer as expected");
   const manager = first("package_manager");
-  const firewall = first("firewall");
   return {
     os: first("os") ?? "unknown",
     machine: first("machine") ?? "",
@@ -163,7 +160,7 @@ export function parseServerFacts(text: string, nowMs: number): ServerFacts {
     tools: new Set(lines.get("tool") ?? []),
     kernelWireguard: first("kernel_wireguard") === "yes",
     userExists: first("user") === "jiji",
-    firewall: firewall === "ufw" || firewall === "firewalld" ? firewall : undefined,
+    firewall: parseHostFirewall(first("firewall"), lines.get("firewall_rule") ?? []),
     units: new Map((lines.get("unit") ?? []).map(parseUnit)),
     files: new Map((lines.get("file") ?? []).map(parseFile)),
     config: parseConfig(first("config")),

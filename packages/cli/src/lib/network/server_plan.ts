@@ -1,7 +1,8 @@
-import { assertNever, SERVER_PATHS, SERVER_UNITS } from "@jiji/core";
+import { type Argv, assertNever, SERVER_PATHS, SERVER_UNITS } from "@jiji/core";
 import type { EngineName } from "../engine/engine_commands.ts";
 import type { ManagedFile } from "./server_files.ts";
 import type { ServerFacts } from "./server_facts.ts";
+import { type FirewallName, planHostFirewall } from "./host_firewall.ts";
 
 /** Executables that a server gets from us. */
 export type BinaryName = "corrosion" | "jiji-dns" | "jiji-daemon";
@@ -15,7 +16,11 @@ export type ServerStep =
     | { readonly kind: "createUser" }
     | { readonly kind: "makeKey" }
     | { readonly kind: "uploadBinary"; readonly binary: BinaryName }
-    | { readonly kind: "openFirewall"; readonly firewall: "ufw" | "firewalld" }
+    | {
+      readonly kind: "openFirewall";
+      readonly firewall: FirewallName;
+      readonly changes: readonly Argv[];
+    }
     | { readonly kind: "writeFile"; readonly file: ManagedFile }
     | { readonly kind: "enableUnits"; readonly units: readonly string[] }
     | { readonly kind: "restartUnits"; readonly units: readonly string[] }
@@ -118,12 +123,9 @@ export function planPreparation(facts: ServerFacts, wish: PreparationWish): Serv
     if (there?.sha256 === sha256) continue;
     steps.push({ kind: "uploadBinary", binary, cause: there ? "other version there" : "missing" });
   }
-  if (facts.firewall !== undefined && facts.config === undefined) {
-    steps.push({
-      kind: "openFirewall",
-      firewall: facts.firewall,
-      cause: `${facts.firewall} is active`,
-    });
+  const opening = facts.firewall && planHostFirewall(facts.firewall, wish);
+  if (facts.firewall && opening) {
+    steps.push({ kind: "openFirewall", firewall: facts.firewall.name, ...opening });
   }
   return steps;
 }

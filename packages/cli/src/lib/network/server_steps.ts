@@ -39,7 +39,7 @@ export async function applyServerStep(
     case "uploadBinary":
       return await uploadBinary(host, step.binary, context);
     case "openFirewall":
-      return await openFirewall(host, step.firewall, context);
+      return await openFirewall(host, step, context);
     case "writeFile":
       return await writeFile(host, step.file, signal);
     case "restartUnits":
@@ -208,28 +208,12 @@ async function writeFile(
 
 async function openFirewall(
   host: RemoteHost,
-  firewall: "ufw" | "firewalld",
+  step: ServerStep & { readonly kind: "openFirewall" },
   context: StepContext,
 ): Promise<void> {
-  const wireguard = `${context.wireguardPort}/udp`;
-  const commands: Argv[] = firewall === "ufw"
-    ? [
-      ["ufw", "allow", wireguard],
-      ["ufw", "allow", "80/tcp"],
-      ["ufw", "allow", "443/tcp"],
-      ["ufw", "allow", "in", "on", "jiji0"],
-      ["ufw", "allow", "in", "on", "jiji-br0"],
-    ]
-    : [
-      ["firewall-cmd", "--permanent", `--add-port=${wireguard}`],
-      ["firewall-cmd", "--permanent", "--add-service=http", "--add-service=https"],
-      ["firewall-cmd", "--permanent", "--zone=trusted", "--add-interface=jiji0"],
-      ["firewall-cmd", "--permanent", "--zone=trusted", "--add-interface=jiji-br0"],
-      ["firewall-cmd", "--reload"],
-    ];
-  for (const argv of commands) {
+  for (const argv of step.changes) {
     await mustRun(host, argv, {
-      what: `opening ${firewall} failed`,
+      what: `opening ${step.firewall} failed`,
       timeoutMs: ENGINE_TIMEOUT_MS,
       signal: context.signal,
     });

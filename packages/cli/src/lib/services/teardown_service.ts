@@ -1,6 +1,7 @@
 import {
   CONTAINER_BRIDGE,
   CONTAINER_NETWORK,
+  DNS_PORT,
   isOk,
   JijiError,
   MESH_INTERFACE,
@@ -209,6 +210,7 @@ for table in filter nat raw; do
 done
 if command -v ufw >/dev/null && ufw status | grep -q '^Status: active'; then
   ufw delete allow "$port/udp"; ufw delete allow in on ${MESH_INTERFACE}
+  ufw delete allow in on ${CONTAINER_BRIDGE} to any port ${DNS_PORT}
   ufw delete allow in on ${CONTAINER_BRIDGE}
 fi >/dev/null 2>&1
 if command -v firewall-cmd >/dev/null && firewall-cmd --state >/dev/null 2>&1; then
