@@ -1,6 +1,6 @@
 /** Who has which key, identity and addresses of the mesh. Pure. */
 import type { PeerSeed } from "@jiji/core/cluster";
-import { type Cidr, cidrSize, parseCidr } from "@jiji/core/net";
+import { type Cidr, cidrHas, cidrSize, parseCidr } from "@jiji/core/net";
 
 /** What a server claims for itself. */
 export type Claim = Pick<PeerSeed, "server_id" | "public_key" | "block" | "management_ip">;
@@ -9,6 +9,9 @@ interface Held extends Cidr {
   readonly serverId: string;
 }
 
+/** Prefix of all identities; see `managementIp`. */
+const IDENTITY = /^fdcc:/;
+
 /** Claims that were granted; none of them shares a key, an identity or an address with another. */
 export class Claims {
   readonly #keys = new Map<string, string>();
@@ -16,10 +19,19 @@ export class Claims {
   /** By their first address: of networks without overlap only the neighbours must be looked at. */
   readonly #blocks: Held[] = [];
 
+  readonly #cluster: Cidr | undefined;
+
+  /** @param clusterCidr what blocks are cut from: a row must not lead other traffic into the mesh. */
+  constructor(clusterCidr: string) {
+    this.#cluster = parseCidr(clusterCidr);
+  }
+
   /** Grants a claim, or says why not. */
   grant(claim: Claim): string | undefined {
     const block = parseCidr(claim.block);
     if (!block) return "block does not parse";
+    if (!isWithin(block, this.#cluster)) return "its block is not of the cluster's network";
+    if (!IDENTITY.test(claim.management_ip)) return "its identity is not one of the mesh";
     const key = this.#keys.get(claim.public_key);
     if (key !== undefined) return `has the key of ${key}`;
     const identity = this.#identities.get(claim.management_ip);
@@ -48,4 +60,10 @@ export class Claims {
     }
     return low;
   }
+}
+
+/** Whether all of a block lies in the cluster's network. */
+export function isWithin(block: Cidr, cluster: Cidr | undefined): boolean {
+  return cluster !== undefined && cidrHas(cluster, block.base) &&
+    cidrHas(cluster, block.base + cidrSize(block) - 1);
 }

@@ -88,7 +88,7 @@ export class ClusterView {
             const before = this.servers.get(id);
             const changed = factsOf(before) !== factsOf(row);
             this.servers.set(id, row);
-            if (before?.lastSeenMs !== row.lastSeenMs) this.#hear(row, ports.clock);
+            if (before && before.lastSeenMs !== row.lastSeenMs) this.#hear(row, ports.clock);
             if (changed) onServers();
           },
           onGone: (id) => {

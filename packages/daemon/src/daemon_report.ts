@@ -17,6 +17,8 @@ export interface ReportSources {
   readonly self: string;
   readonly startedAtMs: number;
   readonly view: Pick<ClusterView, "servers" | "refused" | "heard">;
+  /** The mesh's other members: rows may name servers that were never let in. */
+  readonly peers: readonly string[];
   readonly silent: ReadonlySet<string>;
   readonly standsDown: boolean;
   readonly corrosion: CorrosionReport;
@@ -26,9 +28,11 @@ export interface ReportSources {
 /** The report. */
 export function makeReport(sources: ReportSources): DaemonReport {
   const { self, view, silent, corrosion, standsDown } = sources;
-  const members = [...view.servers.values()].filter((row) => row.removedAtMs === null);
-  const partition = judgePartition({ members: members.map((row) => row.id), self, silent });
-  const ahead = [...view.heard].filter(([id]) => id !== self)
+  const known = new Set([self, ...sources.peers]);
+  const members = [...view.servers.values()]
+    .filter((row) => row.removedAtMs === null && known.has(row.id));
+  const partition = judgePartition({ members: sources.peers, self, silent });
+  const ahead = [...view.heard].filter(([id]) => id !== self && known.has(id))
     .map(([id, { clockAheadMs }]) => [id, Math.round(clockAheadMs)] as const)
     .sort(([a], [b]) => a < b ? -1 : 1);
   return {

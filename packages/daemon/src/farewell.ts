@@ -8,6 +8,7 @@ import { MESH_INTERFACE, type PeerSeed, SERVER_NAME, SERVER_PATHS } from "@jiji/
 import type { ServerRow } from "@jiji/core/corrosion";
 import { cidrsOverlap, parseCidr, serverAddress } from "@jiji/core/net";
 import type { Argv } from "@jiji/core/runtime";
+import { isWithin } from "./claims.ts";
 import type { WireguardState } from "./wg_show.ts";
 
 /** For so long after its removal a server is told when it comes back, milliseconds. */
@@ -34,14 +35,17 @@ export function planFarewells(
   o: {
     readonly nowMs: number;
     readonly members: readonly Pick<PeerSeed, "public_key" | "block">[];
+    readonly clusterCidr: string;
   },
 ): Farewell[] {
+  const cluster = parseCidr(o.clusterCidr);
   const keys = new Set(o.members.map((member) => member.public_key));
   const blocks = o.members.flatMap((member) => parseCidr(member.block) ?? []);
-  return [...rows].flatMap((row): Farewell[] => {
+  const farewells = [...rows].flatMap((row): Farewell[] => {
     const block = parseCidr(row.subnet);
     if (row.removedAtMs === null || !block || keys.has(row.wireguardPubkey)) return [];
     if (o.nowMs - row.removedAtMs > FAREWELL_MS) return [];
+    if (!isWithin(block, cluster)) return [];
     if (blocks.some((other) => cidrsOverlap(other, block))) return [];
     return [{
       serverId: row.id,
@@ -50,7 +54,10 @@ export function planFarewells(
       removedAtMs: row.removedAtMs,
       psk: row.doc.psk,
     }];
-  }).sort((a, b) => b.removedAtMs - a.removedAtMs || (a.serverId < b.serverId ? -1 : 1))
+  }).sort((a, b) => b.removedAtMs - a.removedAtMs || (a.serverId < b.serverId ? -1 : 1));
+  // WireGuard gives an address to one key: of two that claim the same the last removed is told.
+  const addresses = new Set<string>();
+  return farewells.filter(({ address }) => !addresses.has(address) && addresses.add(address))
     .slice(0, FAREWELLS_MAX);
 }
 

@@ -10,6 +10,8 @@ export const COLLECT_MAX = 100;
 /** What the collector knows. */
 export interface CollectionInput {
   readonly self: string;
+  /** The mesh's members, this server included: rows may name others that were never let in. */
+  readonly members: readonly string[];
   readonly servers: Iterable<ServerRow>;
   readonly containers: Iterable<ContainerRow>;
   readonly silent: ReadonlySet<string>;
@@ -29,7 +31,7 @@ export interface CollectionPlan {
  */
 export function planCollection(input: CollectionInput): CollectionPlan {
   const servers = [...input.servers];
-  const members = servers.filter((row) => row.removedAtMs === null).map((row) => row.id);
+  const { members } = input;
   const verdict = judgePartition({ members, self: input.self, silent: input.silent });
   if (verdict.partitioned) return { deletes: [], reason: `cut off: ${verdict.reason}` };
   const collector = members.filter((id) => id === input.self || !input.silent.has(id)).sort()[0];

@@ -37,7 +37,7 @@ export interface Topology {
 export interface Self extends
   Pick<
     ServerConfig,
-    "server_id" | "wireguard_public_key" | "block" | "management_ip"
+    "server_id" | "cluster_cidr" | "wireguard_public_key" | "block" | "management_ip"
   > {
   readonly endpoints: readonly string[];
 }
@@ -64,7 +64,7 @@ export function planTopology(
     Number(holders.has(b.public_key)) - Number(holders.has(a.public_key)) ||
     (a.server_id < b.server_id ? -1 : 1)
   );
-  const claims = new Claims();
+  const claims = new Claims(self.cluster_cidr);
   claims.grant({ ...self, public_key: self.wireguard_public_key });
   const granted: PeerSeed[] = [];
   const conflicts: Conflict[] = [];

@@ -43,6 +43,7 @@ const REMOVED = serverRow(3, { removedAtMs: 0 });
 function plan(facts: { self?: string; silent?: string[]; nowMs?: number }) {
   return planCollection({
     self: facts.self ?? "s1",
+    members: ["s1", "s2"],
     servers: [serverRow(1), serverRow(2), REMOVED],
     containers: [rowOn("s1"), rowOn("s2"), rowOn("s3"), rowOn("unknown")],
     silent: new Set(facts.silent),

@@ -17,6 +17,7 @@ function sources(facts: Partial<ReportSources> = {}): ReportSources {
       refused: { servers: new Map(), containers: new Map() },
       heard: new Map(),
     },
+    peers: ["s2", "s3"],
     silent: new Set(),
     standsDown: false,
     corrosion: {

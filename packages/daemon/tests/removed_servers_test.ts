@@ -95,15 +95,25 @@ Deno.test("withRemembered(): a row wins over memory", () => {
 
 Deno.test("planFarewells(): for a while, and never for a key or block that a member has", () => {
   const plan = (nowMs: number, members = [peerSeed(2)]) =>
-    planFarewells([serverRow(2), REMOVED], { nowMs, members }).map((one) => one.address);
+    planFarewells([serverRow(2), REMOVED], { nowMs, members, clusterCidr: "10.210.0.0/16" })
+      .map((one) => one.address);
   assert.deepEqual(plan(8_000), ["10.210.3.1"]);
   assert.deepEqual(plan(7_001 + FAREWELL_MS), []);
   assert.deepEqual(plan(8_000, [peerSeed(4, { public_key: key(3) })]), []);
   assert.deepEqual(plan(8_000, [peerSeed(4, { block: "10.210.3.0/24" })]), []);
+  const forged = serverRow(3, { removedAtMs: 7_000, subnet: "203.0.113.0/24" });
+  const o = { nowMs: 8_000, members: [], clusterCidr: "10.210.0.0/16" };
+  assert.deepEqual(planFarewells([forged], o), []);
 });
 
 Deno.test("believesFarewell(): a peer's word, to this server, when no member answers", () => {
-  const bytes = encodeFarewell(planFarewells([REMOVED], { nowMs: 8_000, members: [] })[0]!);
+  const bytes = encodeFarewell(
+    planFarewells([REMOVED], {
+      nowMs: 8_000,
+      members: [],
+      clusterCidr: "10.210.0.0/16",
+    })[0]!,
+  );
   const word = decodeFarewell(bytes);
   assert.ok(word);
   const o = {

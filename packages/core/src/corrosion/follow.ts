@@ -55,6 +55,13 @@ const REFUSED_LOGGED_MAX = 100;
 /** Keys of rows that do not parse are cut to this, characters: anyone may have written them. */
 const REFUSED_KEY_MAX = 80;
 
+/** Reasons quote what was written; they are cut to this, characters. */
+const REFUSED_REASON_MAX = 120;
+
+/** Control characters: in a reason that is shown they could rewrite a screen. */
+// deno-lint-ignore no-control-regex
+const CONTROL = /[\x00-\x1f\x7f-\x9f]/g;
+
 /** Stands for rows that were too long to be read at all. */
 const OVERLONG_KEY = "(overlong)";
 
@@ -231,7 +238,7 @@ class Follower<T> {
       this.#refused.delete(key);
       return row;
     }
-    const reason = row.refused;
+    const reason = row.refused.replace(CONTROL, "?").slice(0, REFUSED_REASON_MAX);
     if (this.#refused.get(key) !== reason && this.#refused.size < REFUSED_LOGGED_MAX) {
       const shown = key.slice(0, REFUSED_KEY_MAX);
       this.#options.logger.warn("row skipped", { key: shown, reason });

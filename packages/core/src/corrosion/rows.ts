@@ -105,7 +105,8 @@ const ContainerTuple = v.tuple([
   v.pipe(v.string(), v.regex(SERVER_NAME)),
   v.pipe(v.string(), v.regex(/^[a-z0-9-]{0,63}$/)),
   ContainerName,
-  v.pipe(v.string(), v.maxLength(200)),
+  // Shown as it is: nothing that a terminal would obey.
+  v.pipe(v.string(), v.maxLength(200), v.regex(/^[^\p{Cc}]*$/u)),
   Ipv4,
   jsonList((item) => /^\d{1,5}\/(tcp|udp)$/.test(item)),
   Instant,

@@ -17,6 +17,7 @@ export class CollectionDuty {
     if (!view.filled.servers || !view.filled.containers || facts.standsDown) return;
     const plan = planCollection({
       self: config.server_id,
+      members: [config.server_id, ...facts.peers.map((peer) => peer.server_id)],
       servers: view.servers.values(),
       containers: view.containers.values(),
       silent: facts.silent,

@@ -122,11 +122,9 @@ export class CorrosionDuty {
   }
 
   #noteAnswering(nowMs: number): void {
-    const { view, facts, config } = this.#context;
+    const { facts } = this.#context;
     const answering = new Set(
-      [...view.servers.values()]
-        .filter((row) => row.removedAtMs === null && row.id !== config.server_id)
-        .map((row) => row.id).filter((id) => !facts.silent.has(id)),
+      facts.peers.map((peer) => peer.server_id).filter((id) => !facts.silent.has(id)),
     );
     for (const id of this.#answeringSinceMs.keys()) {
       if (!answering.has(id)) this.#answeringSinceMs.delete(id);

@@ -76,9 +76,8 @@ export class MemoryDuty {
   }
 
   #isCutOff(): boolean {
-    const { view, facts, config } = this.#context;
-    const rows = [...view.servers.values()].filter((row) => row.removedAtMs === null);
-    const members = [...rows.map((row) => row.id), ...facts.peers.map((peer) => peer.server_id)];
+    const { facts, config } = this.#context;
+    const members = facts.peers.map((peer) => peer.server_id);
     return judgePartition({ members, self: config.server_id, silent: facts.silent }).partitioned;
   }
 }
@@ -102,6 +101,7 @@ export class FarewellDuty {
     if (facts.standsDown || !view.filled.servers) return;
     const farewells = planFarewells(withRemembered(view.servers.values(), facts.removed), {
       nowMs: clock.nowMs(),
+      clusterCidr: config.cluster_cidr,
       members: [...facts.peers, { public_key: config.wireguard_public_key, block: config.block }],
     });
     if (farewells.length === 0 && !this.#hadAny) return;

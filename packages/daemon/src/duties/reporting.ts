@@ -71,6 +71,7 @@ function reportNow({ context, corrosion, duties, startedAtMs }: Asked) {
     self: config.server_id,
     startedAtMs,
     view,
+    peers: facts.peers.map((peer) => peer.server_id),
     silent: facts.silent,
     standsDown: facts.standsDown,
     corrosion: corrosion(),
