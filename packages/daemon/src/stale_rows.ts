@@ -6,6 +6,8 @@ import { judgePartition } from "./split_brain.ts";
 export const STALE_THRESHOLD_S = 180;
 /** All rows of a server are stale after it has been silent for this long, seconds. */
 export const OFFLINE_THRESHOLD_S = 600;
+/** Reasons are cut to this, characters. */
+const REASON_MAX = 100;
 /** Rows removed in one transaction. */
 const STATEMENTS_MAX = 100;
 
@@ -30,6 +32,8 @@ export interface ServiceFacts {
 export interface StaleInput {
   readonly self: string;
   readonly servers: readonly ServerRow[];
+  /** Rows of servers that do not parse: key and reason. */
+  readonly malformedServers: readonly { readonly id: unknown; readonly refused: string }[];
   readonly containers: readonly ContainerFacts[];
   readonly services: readonly ServiceFacts[];
   /** Members that do not answer this server's probes. */
@@ -41,7 +45,7 @@ export interface StaleInput {
 
 /** A row that may go. */
 export interface StaleRow {
-  readonly table: "containers" | "services";
+  readonly table: "servers" | "containers" | "services";
   readonly row: string;
   readonly server: string;
   readonly reason: string;
@@ -65,7 +69,7 @@ export function planStale(input: StaleInput): StalePlan {
   const containers = input.containers.flatMap((facts): StaleRow[] => {
     const reason = facts.refused === undefined
       ? reasonFor(facts, input)
-      : `malformed: ${facts.refused}`;
+      : `malformed: ${plain(facts.refused)}`;
     if (reason === undefined) return [];
     return [{
       table: "containers",
@@ -75,6 +79,13 @@ export function planStale(input: StaleInput): StalePlan {
       statement: ["DELETE FROM containers WHERE id = ?", [facts.id as string]],
     }];
   });
+  const servers = input.malformedServers.map(({ id, refused }): StaleRow => ({
+    table: "servers",
+    row: shown(id),
+    server: shown(id),
+    reason: `malformed: ${plain(refused)}`,
+    statement: ["DELETE FROM servers WHERE id = ?", [id as string]],
+  }));
   const services = input.services.flatMap((facts): StaleRow[] => {
     const reason = reasonFor({ ...facts, unhealthySinceMs: null }, input);
     if (reason === undefined) return [];
@@ -90,7 +101,7 @@ export function planStale(input: StaleInput): StalePlan {
   const order = (a: StaleRow, b: StaleRow) =>
     a.server === b.server ? (a.row < b.row ? -1 : 1) : (a.server < b.server ? -1 : 1);
   return {
-    rows: [...containers.sort(order), ...services.sort(order)],
+    rows: [...servers.sort(order), ...containers.sort(order), ...services.sort(order)],
     refusal: verdict.partitioned
       ? `this server may be cut off (${verdict.reason}): what it does not hear of may live`
       : undefined,
@@ -123,6 +134,11 @@ function seconds(durationMs: number): string {
 function shown(cell: unknown): string {
   const text = typeof cell === "string" ? cell : JSON.stringify(cell) ?? "";
   return /^[\x20-\x7e]*$/.test(text) ? text.slice(0, 60) : JSON.stringify(text.slice(0, 60));
+}
+
+/** A reason quotes what was written. */
+function plain(reason: string): string {
+  return reason.replace(/[^\x20-\x7e]/g, "?").slice(0, REASON_MAX);
 }
 
 /** The plan as transactions. */

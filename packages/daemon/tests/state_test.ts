@@ -37,6 +37,7 @@ function stale(facts: Partial<StaleInput> = {}) {
       serverRow(5, { lastSeenMs: NOW_MS }),
       serverRow(6, { lastSeenMs: NOW_MS }),
     ],
+    malformedServers: [],
     containers: [
       of(1, "s1", 1),
       of(2, "s2"),
@@ -128,6 +129,7 @@ Deno.test("collectStale(): shows, removes when told, and refuses without a liven
     upsertContainer(row),
     upsertService(row, "s3"),
     ["INSERT INTO containers (id) VALUES ('../../etc/passwd')", []],
+    ["INSERT INTO servers (id) VALUES ('$(reboot)')", []],
   ]);
   const files = new FakeFiles();
   const clock = new SimClock();
@@ -140,7 +142,7 @@ Deno.test("collectStale(): shows, removes when told, and refuses without a liven
     JSON.stringify({ format: 1, written_at_ms: clock.nowMs(), silent: [], rtt_ms: {} }),
   );
   const shown = await collectStale({ ...options, force: false });
-  assert.deepEqual([shown.rows.length, shown.removed], [3, false]);
+  assert.deepEqual([shown.rows.length, shown.removed], [4, false]);
   assert.deepEqual(parseStaleRows(JSON.stringify(shown)), shown);
   assert.equal((await collectStale({ ...options, force: true })).removed, true);
   assert.deepEqual((await collectStale({ ...options, force: true })).rows, []);

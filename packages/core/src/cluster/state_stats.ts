@@ -57,7 +57,7 @@ const StaleRowsSchema = v.object({
   /** Why nothing may be removed now; null when something may. */
   refusal: v.nullable(v.string()),
   rows: v.array(v.object({
-    table: v.picklist(["containers", "services"]),
+    table: v.picklist(["servers", "containers", "services"]),
     /** Short text that names the row for people. */
     row: v.string(),
     server: v.string(),

@@ -14,9 +14,11 @@ import {
   type CorrosionApi,
   CorrosionError,
   parseContainerRow,
+  parseServerRow,
   queryTable,
   SCHEMA_VERSION,
   SELECT_CONTAINERS,
+  SELECT_SERVERS,
 } from "@jiji/core/corrosion";
 import { type Clock, isOk, type Process, UsageError } from "@jiji/core/runtime";
 import { parseMembers } from "../corrosion_health.ts";
@@ -111,16 +113,20 @@ export interface CollectOptions {
 export async function collectStale(options: CollectOptions): Promise<StaleRows> {
   const { config, api, files, clock, force } = options;
   const nowMs = clock.nowMs();
-  const [servers, containers, services, liveness] = await Promise.all([
-    listServers(api),
+  const [serverCells, containers, services, liveness] = await Promise.all([
+    api.query(SELECT_SERVERS),
     api.query(SELECT_CONTAINERS),
     api.query(["SELECT project, name, server_id FROM services", []]),
     files.read(SERVER_PATHS.liveness),
   ]);
+  const parsed = serverCells.map((cells) => ({ id: cells[0], row: parseServerRow(cells) }));
   const report = parseLiveness(liveness ?? "");
   const plan = planStale({
     self: config.server_id,
-    servers,
+    servers: parsed.flatMap(({ row }) => "refused" in row ? [] : [row]),
+    malformedServers: parsed.flatMap(({ id, row }) =>
+      "refused" in row ? [{ id, refused: row.refused }] : []
+    ),
     containers: containers.map(containerFacts),
     services: services.map(([project, name, serverId]) => ({ project, name, serverId })),
     silent: silentServers(report, nowMs),
