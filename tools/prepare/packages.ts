@@ -45,6 +45,7 @@ const SERVER_PACKAGES: readonly string[] = [
   "containernetworking-plugins",
   "dnsutils",
   "docker.io",
+  "firewalld",
   "fuse-overlayfs",
   "git",
   "gnupg",

@@ -50,6 +50,8 @@ export interface DaemonFacts {
   told: ReadonlySet<string>;
   /** The operator removed this server: nothing is written about it any more. */
   standsDown: boolean;
+  /** The engine could not make the container network for want of its firewall chains. */
+  networkRefused?: boolean;
 }
 
 /** Everything a duty works with. */

@@ -8,12 +8,14 @@ import {
   type FirewallTable,
   planFirewall,
 } from "../container_network.ts";
+import { type EngineRules, judgeEngineRules, RULES_UNSEEN } from "../engine_rules.ts";
 import { type DaemonContext, mustRun, renderFailure, tryRun } from "../daemon_context.ts";
 
 /** Puts back what a reload of the host's firewall, or a hand, took away. */
 export class FirewallDuty {
   readonly #context: DaemonContext;
   readonly #reported = new Set<string>();
+  #rules: EngineRules = RULES_UNSEEN;
 
   constructor(context: DaemonContext) {
     this.#context = context;
@@ -46,11 +48,27 @@ export class FirewallDuty {
     const failed = lists.find((list) => !isOk(list));
     if (failed) throw new Error(renderFailure(argvFirewallList("filter"), failed));
     const text = (table: FirewallTable) => lists[FIREWALL_TABLES.indexOf(table)]?.stdout ?? "";
+    await this.#engineRules(text("nat"), signal);
     const observed = { filter: text("filter"), nat: text("nat"), mangle: text("mangle") };
     for (const step of planFirewall(firewallRules(config.engine, config), observed)) {
       await mustRun(this.#context, argvFirewallStep(step), signal);
       logger.info("firewall changed", { ...step });
     }
+  }
+
+  async #engineRules(nat: string, signal: AbortSignal): Promise<void> {
+    const { config, clock, facts, logger } = this.#context;
+    if (config.engine !== "docker") return;
+    const { state, restart } = judgeEngineRules(this.#rules, {
+      hasChain: nat.split("\n").includes("-N DOCKER"),
+      refused: facts.networkRefused ?? false,
+      nowMs: clock.monotonicMs(),
+    });
+    this.#rules = state;
+    if (!restart) return;
+    logger.error("docker's firewall rules were flushed: restarting docker", {});
+    await mustRun(this.#context, ["systemctl", "try-restart", "docker.service"], signal);
+    this.#context.wake("network");
   }
 
   #sayOnce(message: string): void {

@@ -63,10 +63,14 @@ export class NetworkDuty {
   }
 
   async #create(spec: NetworkSpec, signal: AbortSignal): Promise<void> {
-    const { config, files, clock } = this.#context;
+    const { config, files, clock, facts, wake } = this.#context;
     if (config.engine === "docker") {
-      await mustRun(this.#context, argvDockerNetworkCreate(spec), signal);
-      return;
+      const argv = argvDockerNetworkCreate(spec);
+      const result = await tryRun(this.#context, argv, signal);
+      facts.networkRefused = /iptables|NAT chain/i.test(result.stderr);
+      if (isOk(result)) return;
+      if (facts.networkRefused) wake("firewall");
+      throw new Error(renderFailure(argv, result));
     }
     const argv = ["podman", "info", "--format", "{{.Host.NetworkBackend}}"] as const;
     const backend = (await mustRun(this.#context, argv, signal)).trim();
