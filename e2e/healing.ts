@@ -154,6 +154,7 @@ export async function dropFrom(
 /** What a server's own view of the cluster says. */
 export interface SeenServer {
   readonly id: string;
+  readonly subnet: string;
   readonly lastSeenMs: number;
   readonly removedAtMs: number | null;
   readonly endpoints: readonly string[];
@@ -164,4 +165,15 @@ export async function knownServers(shop: Shop, server: string): Promise<readonly
   const argv = ["/opt/jiji/bin/jiji-daemon", "servers", "list", "--json"];
   const rows: readonly SeenServer[] = JSON.parse(await shop.lab.on(server, argv));
   return rows;
+}
+
+/** Rows of a question to a server's Corrosion. */
+export async function query(
+  shop: Shop,
+  server: string,
+  sql: string,
+): Promise<readonly (readonly unknown[])[]> {
+  const argv = ["sh", "-c", 'printf %s "$1" | /opt/jiji/bin/jiji-daemon db query', "sh", sql];
+  const found: { rows: unknown[][] } = JSON.parse(await shop.lab.on(server, argv));
+  return found.rows;
 }
