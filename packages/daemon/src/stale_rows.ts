@@ -138,7 +138,8 @@ function shown(cell: unknown): string {
 
 /** A reason quotes what was written. */
 function plain(reason: string): string {
-  return reason.replace(/[^\x20-\x7e]/g, "?").slice(0, REASON_MAX);
+  return reason.replace(/^[a-z]+ row refused: /, "").replace(/[^\x20-\x7e]/g, "?")
+    .slice(0, REASON_MAX);
 }
 
 /** The plan as transactions. */

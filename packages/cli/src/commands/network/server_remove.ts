@@ -86,9 +86,11 @@ export async function serverRemove(
   const where = services.filter(({ elsewhere }) => elsewhere.length > 0)
     .map(({ service, elsewhere }) => `${service} runs on ${elsewhere.join(", ")}`).join("; ");
   output.success(`${server} is removed.${where && ` ${where}.`}`);
-  output.line(
-    `  Next: take ${server} out of the configuration. Back with: jiji server add ${server}`,
-  );
+  if (context.configuration.servers.has(server)) {
+    output.line(
+      `  Next: take ${server} out of the configuration. Back with: jiji server add ${server}`,
+    );
+  }
 }
 
 /** Undefined when it was removed before and nothing of it is left. */
