@@ -1,10 +1,10 @@
 /** Facts of simulated servers; up to 16,384 of them. */
 import type { PeerSeed, ServerConfig } from "@jiji/core/cluster";
-import type { ContainerRow, ServerRow } from "@jiji/core/corrosion";
+import type { ServerRow } from "@jiji/core/corrosion";
 import type { ObservedContainer } from "../src/engine/containers.ts";
 
 /** Network of the simulated cluster: room for every index. */
-const CLUSTER_CIDR = "10.128.0.0/10";
+export const CLUSTER_CIDR = "10.128.0.0/10";
 
 /** First three octets of a server's block. */
 function prefix(index: number): string {
@@ -23,7 +23,8 @@ export function keyOf(index: number): string {
   const known = keys[index];
   if (known !== undefined) return known;
   const bytes = new Uint8Array(32).fill(index & 255);
-  bytes[0] = index >> 8;
+  bytes[0] = index >> 8 & 255;
+  bytes[1] = index >> 16;
   return keys[index] = btoa(String.fromCharCode(...bytes));
 }
 
@@ -32,16 +33,21 @@ export function endpointOf(index: number, place = 0): string {
   return `203.${place}.${index >> 8}.${index & 255}:31820`;
 }
 
-/** The server's place in the cluster. */
-export function configOf(index: number): ServerConfig {
+/** Identity that comes with a key. */
+export function identityOf(keyIndex: number): string {
+  return `fdcc::${keyIndex.toString(16)}`;
+}
+
+/** The server's place in the cluster; a reinstalled one has another key than its index says. */
+export function configOf(index: number, keyIndex = index): ServerConfig {
   return {
     format: 1,
     server_id: `s${index}`,
     engine: "docker",
     cluster_cidr: CLUSTER_CIDR,
     block: `${prefix(index)}.0/24`,
-    management_ip: `fdcc::${index.toString(16)}`,
-    wireguard_public_key: keyOf(index),
+    management_ip: identityOf(keyIndex),
+    wireguard_public_key: keyOf(keyIndex),
     wireguard_port: 31820,
     endpoints: [endpointOf(index)],
     service_domain: "jiji",
@@ -49,9 +55,9 @@ export function configOf(index: number): ServerConfig {
 }
 
 /** The same as another server's file has it. */
-export function seedOf(index: number): PeerSeed {
-  const { server_id, block, management_ip, endpoints } = configOf(index);
-  return { server_id, public_key: keyOf(index), block, management_ip, endpoints };
+export function seedOf(index: number, keyIndex = index): PeerSeed {
+  const { server_id, block, management_ip, endpoints } = configOf(index, keyIndex);
+  return { server_id, public_key: keyOf(keyIndex), block, management_ip, endpoints };
 }
 
 /** The row that a server writes about itself. */
@@ -101,20 +107,7 @@ export function containerOf(index: number, generation: number): ObservedContaine
   };
 }
 
-/** A row that no honest server would write. */
-export function hostileRow(index: number): ContainerRow {
-  return {
-    id: "f".repeat(64),
-    project: "casa",
-    service: "web",
-    serverId: `s${index}`,
-    instance: `s${index}`,
-    name: "casa-web",
-    version: "666",
-    ip: "8.8.8.8",
-    ports: [],
-    startedAtMs: 9e12,
-    health: "healthy",
-    unhealthySinceMs: null,
-  };
+/** Network of a server's containers. */
+export function blockOf(index: number): string {
+  return `${prefix(index)}.0/24`;
 }

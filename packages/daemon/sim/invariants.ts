@@ -1,6 +1,5 @@
 /** What must hold at every moment, and what must hold once faults have stopped. */
 import { cidrHas, parseCidr, parseIpv4 } from "@jiji/core/net";
-import { keyOf } from "./facts.ts";
 import type { SimCluster } from "./sim_cluster.ts";
 import type { SimServer } from "./sim_server.ts";
 
@@ -12,12 +11,27 @@ export function momentProblems(cluster: SimCluster): string[] {
     server.kernel.isDirty = false;
     found.push(...kernelProblems(server).map((text) => `${server.id}: ${text}`));
   }
-  return found;
+  return [...found, ...dnsProblems(cluster)];
+}
+
+/** Resolvers looked at in one step; each in turn in larger clusters. */
+const RESOLVERS_PER_STEP = 8;
+
+function dnsProblems(cluster: SimCluster): string[] {
+  const { servers } = cluster;
+  const nowMs = cluster.clock.nowMs();
+  const count = Math.min(servers.length, RESOLVERS_PER_STEP);
+  const first = cluster.step * count;
+  return Array.from({ length: count }, (_, at) => servers[(first + at) % servers.length]!)
+    .filter((server) => server.isUp).flatMap((server) => {
+      server.dns.tick(server.context?.facts.silent ?? new Set(), nowMs);
+      return server.dns.problems(server.replica).map((text) => `${server.id}: its DNS ${text}`);
+    });
 }
 
 function kernelProblems(server: SimServer): string[] {
   const found: string[] = [];
-  if (server.kernel.peers.has(keyOf(server.index))) found.push("has itself as a peer");
+  if (server.kernel.peers.has(server.key)) found.push("has itself as a peer");
   const owners = new Set<string>();
   for (const peer of server.kernel.peers.values()) {
     for (const prefix of peer.allowed) {
@@ -41,12 +55,18 @@ function isInCidr(address: string, prefix: string): boolean {
 /** Problems of a cluster that had time to converge; `removed` were taken out by the operator. */
 export function settledProblems(
   cluster: SimCluster,
-  o: { readonly removed: ReadonlySet<SimServer>; readonly quietMs: number },
+  o: {
+    readonly removed: ReadonlySet<SimServer>;
+    /** Own addresses of removed servers: a way to those may stay. */
+    readonly gone: ReadonlySet<string>;
+    readonly quietMs: number;
+  },
 ): string[] {
   const members = cluster.servers.filter((server) => !o.removed.has(server));
   const up = members.filter((server) => server.isUp);
   const facts = {
-    keys: members.map((server) => keyOf(server.index)),
+    members,
+    gone: o.gone,
     down: members.filter((server) => !server.isUp).map((server) => server.id).sort().join(" "),
     containers: up.flatMap((server) => server.container ? [server.container.id] : []),
     sinceMs: cluster.clock.monotonicMs() - o.quietMs,
@@ -57,7 +77,9 @@ export function settledProblems(
 }
 
 interface SettledFacts {
-  readonly keys: readonly string[];
+  readonly members: readonly SimServer[];
+  /** Addresses of removed servers: those may be told of it. */
+  readonly gone: ReadonlySet<string>;
   readonly down: string;
   readonly containers: readonly string[];
   readonly sinceMs: number;
@@ -66,13 +88,22 @@ interface SettledFacts {
 function serverProblems(server: SimServer, facts: SettledFacts): string[] {
   const found: string[] = [];
   const { kernel, context } = server;
-  const others = facts.keys.filter((key) => key !== keyOf(server.index));
-  const missing = others.filter((key) => !kernel.peers.has(key)).length;
-  const extra = kernel.peers.size - (others.length - missing);
+  const others = facts.members.filter((one) => one !== server);
+  const missing = others.filter((one) => !kernel.peers.has(one.key)).length;
+  const keys = new Set(others.map((one) => one.key));
+  const extra =
+    [...kernel.peers].filter(([key, { allowed }]) =>
+      !keys.has(key) && !allowed.every((prefix) => facts.gone.has(prefix.replace("/32", "")))
+    ).length;
   if (missing + extra > 0) found.push(`lacks ${missing} peers and has ${extra} too many`);
-  if (kernel.routes.size !== others.length * 2) {
-    found.push(`has ${kernel.routes.size} routes, not ${others.length * 2}`);
-  }
+  const wanted = others.flatMap((one) => [one.block, one.identity]);
+  const unrouted = wanted.filter((prefix) => !kernel.routes.has(prefix));
+  if (unrouted.length > 0) found.push(`has no route to ${unrouted[0]}`);
+  const routes = new Set(wanted);
+  const stray = [...kernel.routes].filter((prefix) =>
+    !routes.has(prefix) && !facts.gone.has(prefix.replace("/32", ""))
+  );
+  if (stray.length > 0) found.push(`still has a route to ${stray[0]}`);
   const silent = [...context?.facts.silent ?? []].sort().join(" ");
   if (silent !== facts.down) found.push(`counts as silent: ${silent}; down are: ${facts.down}`);
   const rows = context?.view.containers ?? new Map();

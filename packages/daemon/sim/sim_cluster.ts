@@ -2,7 +2,8 @@
 import { renderPeerSeeds, SERVER_PATHS } from "@jiji/core/cluster";
 import type { Random } from "@jiji/core/runtime";
 import { SimClock } from "@jiji/core/testing";
-import { keyOf, rowOf, seedOf } from "./facts.ts";
+import { rowOf, seedOf } from "./facts.ts";
+import type { Change } from "./replica.ts";
 import { SimServer } from "./sim_server.ts";
 
 /** Gossip rounds are this far apart, milliseconds. */
@@ -31,20 +32,22 @@ export class SimCluster {
   readonly offences: string[] = [];
   readonly #byAddress = new Map<string, SimServer>();
   readonly #cuts = new Set<number>();
+  readonly #oneWay = new Set<number>();
+  readonly #delays = new Map<number, number>();
   readonly #owners = new Map<string, string>();
   /** How much of each replica's log each other has seen. */
   readonly #synced = new Map<number, number>();
   /** Where each log stood in the last rounds. */
   readonly #marks = new Map<SimServer, number[]>();
+  /** Steps taken. */
+  step = 0;
   #rounds = 0;
   #sinceHandshakeMs = HANDSHAKE_MS;
 
   constructor(count: number, random: Random) {
     this.random = random;
     for (let index = 1; index <= count; index++) {
-      const server = new SimServer(this, index);
-      this.servers.push(server);
-      this.#byAddress.set(server.address, server);
+      this.add(index);
     }
     for (const server of this.servers) {
       // Each knows some of those that were made members with it; one of them wrote its row.
@@ -54,7 +57,7 @@ export class SimCluster {
         SERVER_PATHS.peerSeed,
         renderPeerSeeds(known.map((other) => seedOf(other.index))),
       );
-      const value = { version: 0, row: rowOf(server.index) };
+      const value = { version: 0, removedVersion: 0, row: rowOf(server.index) };
       before[0]?.merge({ table: "servers", id: server.id, value });
       server.boot();
     }
@@ -79,6 +82,31 @@ export class SimCluster {
     return Math.min(a.index, b.index) * 65_536 + Math.max(a.index, b.index);
   }
 
+  /** Nothing goes from one server to another; the way back stays. */
+  cutOneWay(from: SimServer, to: SimServer): void {
+    this.#oneWay.add(this.#way(from, to));
+  }
+
+  /** What goes from one server to another takes this long, minutes even. */
+  delay(from: SimServer, to: SimServer, delayMs: number): void {
+    this.#delays.set(this.#way(from, to), delayMs);
+  }
+
+  /** Adds a server; with the key of another when it was cloned from the same image. */
+  add(index: number, keyIndex = index): SimServer {
+    const server = new SimServer(this, index, keyIndex);
+    this.servers.push(server);
+    this.#byAddress.set(server.address, server);
+    return server;
+  }
+
+  /** A server is gone for ever. */
+  async drop(server: SimServer): Promise<void> {
+    if (server.isUp) await server.kill();
+    this.servers.splice(this.servers.indexOf(server), 1);
+    this.#byAddress.delete(server.address);
+  }
+
   /** Ends (or mends) the way between two servers, both directions. */
   cut(a: SimServer, b: SimServer, isCut = true): void {
     if (isCut) this.#cuts.add(this.#pair(a, b));
@@ -95,6 +123,8 @@ export class SimCluster {
   /** All ways are open and nothing is lost. */
   heal(): void {
     this.#cuts.clear();
+    this.#oneWay.clear();
+    this.#delays.clear();
     this.loss = 0;
   }
 
@@ -110,24 +140,47 @@ export class SimCluster {
     return from.index * 65_536 + to.index;
   }
 
-  /** Whether packets pass between two servers over the mesh: one of them finds the other. */
-  connected(a: SimServer, b: SimServer): boolean {
+  /** Whether WireGuard of both knows the other, and one of them where it is. */
+  linked(a: SimServer, b: SimServer): boolean {
     if (!a.isUp || !b.isUp || this.#cuts.has(this.#pair(a, b))) return false;
-    const there = a.kernel.peers.get(keyOf(b.index));
-    const back = b.kernel.peers.get(keyOf(a.index));
+    const there = a.kernel.peers.get(b.key);
+    const back = b.kernel.peers.get(a.key);
     return there !== undefined && back !== undefined &&
       (there.endpoint === b.endpoint || back.endpoint === a.endpoint);
   }
 
-  /** A datagram on its way: lost, or delivered within 50 ms, now and then twice. */
-  send(from: SimServer, o: { readonly bytes: Uint8Array; readonly address: string }): void {
+  /** Whether packets between the addresses of two servers pass from one to the other. */
+  #passes(from: SimServer, to: SimServer): boolean {
+    if (!this.linked(from, to) || this.#oneWay.has(this.#way(from, to))) return false;
+    const there = from.kernel.peers.get(to.key)!.allowed;
+    const back = to.kernel.peers.get(from.key)!.allowed;
+    return (there.includes(to.block) || there.includes(`${to.address}/32`)) &&
+      (back.includes(from.block) || back.includes(`${from.address}/32`)) &&
+      !to.kernel.drops.has(from.address);
+  }
+
+  /** Whether Corrosion of one reaches that of the other: both ways, between their identities. */
+  #gossips(a: SimServer, b: SimServer): boolean {
+    return this.linked(a, b) && !this.#oneWay.has(this.#way(a, b)) &&
+      !this.#oneWay.has(this.#way(b, a)) &&
+      a.kernel.peers.get(b.key)!.allowed.includes(b.identity) &&
+      b.kernel.peers.get(a.key)!.allowed.includes(a.identity);
+  }
+
+  /** A datagram on its way: lost, or delivered within 50 ms, now and then twice, or much later. */
+  send(
+    from: SimServer,
+    o: { readonly bytes: Uint8Array; readonly address: string; readonly port: number },
+  ): void {
     this.datagrams += 1;
     const to = this.#byAddress.get(o.address);
-    if (!to || !this.connected(from, to) || this.random.next() < this.loss) return;
+    if (!to || !this.#passes(from, to) || this.random.next() < this.loss) return;
     const times = this.random.next() < 0.01 ? 2 : 1;
+    const slowMs = this.#delays.get(this.#way(from, to)) ?? 0;
     for (let time = 0; time < times; time++) {
-      const delayMs = 1 + Math.floor(this.random.next() * 50);
-      this.clock.after(delayMs, () => to.deliver(o.bytes, from.address));
+      const delayMs = 1 + slowMs + Math.floor(this.random.next() * 50);
+      const source = { hostname: from.address, port: o.port };
+      this.clock.after(delayMs, () => to.deliver(o.bytes, source));
     }
   }
 
@@ -136,6 +189,7 @@ export class SimCluster {
     for (let passedMs = 0; passedMs < durationMs; passedMs += GOSSIP_MS) {
       await this.clock.advance(GOSSIP_MS, { together: this.servers.length > 20 });
       this.#gossip();
+      this.step += 1;
       this.#sinceHandshakeMs += GOSSIP_MS;
       if (this.#sinceHandshakeMs >= HANDSHAKE_MS) {
         this.#sinceHandshakeMs = 0;
@@ -156,7 +210,7 @@ export class SimCluster {
       this.#marks.set(server, [...marks, server.replica.head].slice(-FRESH_ROUNDS));
       for (let count = 0; count < GOSSIP_FANOUT; count++) {
         const other = servers[Math.floor(this.random.next() * servers.length)]!;
-        if (other === server || !this.connected(server, other)) continue;
+        if (other === server || !this.#gossips(server, other)) continue;
         if (this.random.next() < this.loss) continue;
         const isSync = (this.#rounds + server.index) % syncEvery === 0;
         if (isSync) this.#sync(server, other);
@@ -173,7 +227,14 @@ export class SimCluster {
   }
 
   #tell(server: SimServer, o: { readonly other: SimServer; readonly from: number }): void {
-    server.replica.since(o.from, (change) => o.other.merge(change));
+    const delayMs = this.#delays.get(this.#way(server, o.other));
+    if (delayMs === undefined) {
+      server.replica.since(o.from, (change) => o.other.merge(change));
+      return;
+    }
+    const late: Change[] = [];
+    server.replica.since(o.from, (change) => late.push(change));
+    this.clock.after(delayMs, () => late.forEach((change) => o.other.merge(change)));
   }
 
   #handshakes(): void {
@@ -181,8 +242,9 @@ export class SimCluster {
     for (const a of this.servers) {
       if (!a.isUp) continue;
       for (const b of this.servers) {
-        if (a === b || !b.isUp || !this.connected(a, b)) continue;
-        const peer = a.kernel.peers.get(keyOf(b.index));
+        if (a === b || !b.isUp || !this.linked(a, b)) continue;
+        if (this.#oneWay.has(this.#way(a, b)) || this.#oneWay.has(this.#way(b, a))) continue;
+        const peer = a.kernel.peers.get(b.key);
         if (!peer) continue;
         peer.handshakeAtMs = nowMs;
         // WireGuard follows a peer that is heard from elsewhere.

@@ -16,11 +16,13 @@ function after(words: readonly string[], word: string): string {
 export class SimKernel {
   readonly peers = new Map<string, SimPeer>();
   readonly routes = new Set<string>();
+  /** Addresses of which everything is dropped on arrival. */
+  readonly drops = new Set<string>();
   /** Commands that changed something, with their simulated time. */
   readonly changes: { readonly atMs: number; readonly argv: Argv }[] = [];
   /** Whether something changed since this was last set back. */
   isDirty = true;
-  readonly #key: string;
+  #key: string;
   readonly #onRemove: (key: string) => void;
 
   /** @param onRemove told of each `wg set … remove`. */
@@ -29,10 +31,16 @@ export class SimKernel {
     this.#onRemove = onRemove;
   }
 
+  /** The private key that is loaded: that of a public one. */
+  load(key: string): void {
+    this.#key = key;
+  }
+
   /** Power loss. */
   clear(): void {
     this.peers.clear();
     this.routes.clear();
+    this.drops.clear();
     this.isDirty = true;
   }
 
@@ -51,14 +59,26 @@ export class SimKernel {
       const six = words.includes("-6");
       return done([...this.routes].filter((route) => route.includes(":") === six).join("\n"));
     }
+    if (program === "iptables" && words.includes("-S")) {
+      return done(
+        [...this.drops].map((ip) => `-A PREROUTING -s ${ip}/32 -i jiji0 -j DROP`).join("\n"),
+      );
+    }
     this.isDirty = true;
     this.changes.push({ atMs: nowMs, argv });
-    if (program === "wg" && words[0] === "set") this.#wgSet(words);
+    if (program === "iptables") this.#drop(words);
+    else if (program === "wg" && words[0] === "set") this.#wgSet(words);
     else if (program === "ip" && words.includes("replace")) {
       this.routes.add(after(words, "replace"));
     } else if (program === "ip" && words.includes("del")) this.routes.delete(after(words, "del"));
     else throw new Error(`the simulated server knows no ${argv.join(" ")}`);
     return done();
+  }
+
+  #drop(words: readonly string[]): void {
+    const address = after(words, "-s").replace("/32", "");
+    if (words.includes("-I")) this.drops.add(address);
+    else this.drops.delete(address);
   }
 
   #dump(): string {

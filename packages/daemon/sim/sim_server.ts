@@ -1,4 +1,5 @@
 /** One simulated server: its kernel, files, replica and containers, and the daemon's real duties. */
+import type { Statement } from "@jiji/core/corrosion";
 import type { Clock } from "@jiji/core/runtime";
 import { RecordingLogger } from "@jiji/core/testing";
 import { ClusterView } from "../src/cluster_view.ts";
@@ -11,25 +12,55 @@ import { type BindDatagram, type DatagramSocket, LivenessDuty } from "../src/dut
 import { EndpointDuty, TopologyDuty } from "../src/duties/topology.ts";
 import { type Duty, DutyLoop } from "../src/duty_loop.ts";
 import type { ObservedContainer } from "../src/engine/containers.ts";
-import { addressOf, configOf, containerOf, endpointOf, keyOf } from "./facts.ts";
+import { FarewellDuty, MemoryDuty } from "../src/duties/removal.ts";
+import { parseRemovedServers, REMOVED_FILE } from "../src/removed_servers.ts";
+import {
+  addressOf,
+  blockOf,
+  configOf,
+  containerOf,
+  endpointOf,
+  identityOf,
+  keyOf,
+} from "./facts.ts";
 import { type Change, Replica } from "./replica.ts";
 import type { SimCluster } from "./sim_cluster.ts";
+import { SimDns } from "./sim_dns.ts";
 import { SimKernel } from "./sim_kernel.ts";
 
 /** Datagrams that wait for a reader at most; the kernel drops the rest. */
 const INBOX_MAX = 1_000;
 
-/** What must never happen and did, found by the server itself. */
-export type Offence = (text: string) => void;
+/** Datagrams for one port. */
+class Inbox {
+  #reader: PromiseWithResolvers<{ bytes: Uint8Array; hostname: string }> | undefined;
+  readonly #waiting: { bytes: Uint8Array; hostname: string }[] = [];
+
+  put(bytes: Uint8Array, hostname: string): void {
+    const reader = this.#reader;
+    this.#reader = undefined;
+    if (reader) reader.resolve({ bytes, hostname });
+    else if (this.#waiting.length < INBOX_MAX) this.#waiting.push({ bytes, hostname });
+  }
+
+  take(): Promise<{ bytes: Uint8Array; hostname: string }> {
+    const next = this.#waiting.shift();
+    if (next) return Promise.resolve(next);
+    this.#reader = Promise.withResolvers();
+    return this.#reader.promise;
+  }
+}
 
 /** A server that can lose power, its database, its peers. */
 export class SimServer {
   readonly index: number;
   readonly id: string;
   readonly address: string;
+  readonly block: string;
   readonly replica = new Replica();
   readonly files = new Map<string, string>();
   readonly kernel: SimKernel;
+  dns: SimDns;
   isUp = false;
   context: DaemonContext | undefined;
   /** Milliseconds that its wall clock is ahead. */
@@ -38,19 +69,33 @@ export class SimServer {
   place = 0;
   /** The container that runs, if any. */
   container: ObservedContainer | undefined;
+  /** Which key it has: its index, unless it was cloned or reinstalled. */
+  keyIndex: number;
   readonly #cluster: SimCluster;
   #generation = 0;
   #stop = new AbortController();
   #done: Promise<void> = Promise.resolve();
-  #inbox: PromiseWithResolvers<{ bytes: Uint8Array; hostname: string }> | undefined;
-  #waiting: { bytes: Uint8Array; hostname: string }[] = [];
+  #inboxes = new Map<number, Inbox>();
 
-  constructor(cluster: SimCluster, index: number) {
+  constructor(cluster: SimCluster, index: number, keyIndex = index) {
     this.#cluster = cluster;
     this.index = index;
+    this.keyIndex = keyIndex;
     this.id = `s${index}`;
     this.address = addressOf(index);
-    this.kernel = new SimKernel(keyOf(index), (key) => this.#removed(key));
+    this.block = blockOf(index);
+    this.kernel = new SimKernel(keyOf(keyIndex), (key) => this.#removed(key));
+    this.dns = new SimDns(this.id);
+  }
+
+  /** Its public key. */
+  get key(): string {
+    return keyOf(this.keyIndex);
+  }
+
+  /** Prefix of its identity. */
+  get identity(): string {
+    return `${identityOf(this.keyIndex)}/128`;
   }
 
   /** Where others find it now. */
@@ -62,15 +107,19 @@ export class SimServer {
   boot(): void {
     this.isUp = true;
     this.kernel.clear();
-    this.#waiting = [];
-    this.#inbox = undefined;
+    this.#inboxes = new Map();
     this.#stop = new AbortController();
     let wake: (duty: string) => void = () => undefined;
     const context = this.#makeContext((duty) => wake(duty));
     this.context = context;
+    this.dns = new SimDns(this.id);
+    this.dns.fill(this.replica, this.#cluster.clock.nowMs());
     if (this.#generation === 0) this.deploy();
     this.#observeContainers();
-    for (const change of this.#rows()) this.#show(change);
+    for (const [id, { row }] of this.replica.servers) context.view.servers.set(id, row);
+    for (const [id, { row }] of this.replica.containers) {
+      if (row) context.view.containers.set(id, row);
+    }
     const loop = this.#makeLoop(context);
     wake = (name) => loop.wake(name);
     this.#done = loop.run();
@@ -87,7 +136,7 @@ export class SimServer {
     view.filled.servers = true;
     view.filled.containers = true;
     return {
-      config: { ...configOf(this.index), endpoints: [this.endpoint] },
+      config: { ...configOf(this.index, this.keyIndex), endpoints: [this.endpoint] },
       clock,
       process: {
         run: (argv) => Promise.resolve(this.kernel.run(argv, base.monotonicMs())),
@@ -105,11 +154,16 @@ export class SimServer {
       api: {
         execute: (statements) => {
           for (const statement of statements) {
-            for (const change of this.replica.execute(statement)) this.#wrote(change);
+            const wasRemoved = this.#isRemoved;
+            for (const change of this.replica.execute(statement)) this.#wrote(change, wasRemoved);
           }
           return Promise.resolve();
         },
-        query: () => Promise.resolve([]),
+        query: ([sql]) => {
+          if (!sql.includes("cluster_metadata")) return Promise.resolve([]);
+          const rows = [...this.replica.metadata].map(([key, { row }]) => [key, row]);
+          return Promise.resolve(rows);
+        },
       },
       view,
       logger: new RecordingLogger(),
@@ -119,7 +173,7 @@ export class SimServer {
         health: new Map(),
         silent: new Set(),
         standsDown: false,
-        removed: [],
+        removed: parseRemovedServers(this.files.get(REMOVED_FILE) ?? ""),
         told: new Set(),
       },
       wake,
@@ -133,6 +187,8 @@ export class SimServer {
     const heartbeat = new HeartbeatDuty(context, `host${this.index}`);
     const registry = new RegistryDuty(context);
     const collection = new CollectionDuty(context);
+    const memory = new MemoryDuty(context);
+    const farewell = new FarewellDuty(context, this.#bind());
     const duty = (name: string, everyMs: number, run: Duty["run"]): Duty => ({
       name,
       everyMs,
@@ -147,6 +203,8 @@ export class SimServer {
       duty("heartbeat", 2_000, () => heartbeat.run()),
       duty("registry", 5_000, () => registry.run()),
       duty("collection", 60_000, () => collection.run()),
+      duty("memory", 15_000, () => memory.run()),
+      duty("farewell", 5_000, (signal) => farewell.run(signal)),
     ], { clock, logger: context.logger, signal: this.#stop.signal });
   }
 
@@ -188,7 +246,8 @@ export class SimServer {
     this.#cluster.forgetSynced(this);
     this.context?.view.servers.clear();
     this.context?.view.containers.clear();
-    this.context?.wake("topology");
+    this.dns.fill(this.replica, this.#cluster.clock.nowMs());
+    for (const duty of ["topology", "heartbeat", "registry"]) this.context?.wake(duty);
   }
 
   /** It moves to another address, and its own daemon knows. */
@@ -205,15 +264,11 @@ export class SimServer {
     if (this.replica.merge(change)) this.#show(change);
   }
 
-  *#rows(): Iterable<Change> {
-    for (const [id, value] of this.replica.servers) yield { table: "servers", id, value };
-    for (const [id, value] of this.replica.containers) yield { table: "containers", id, value };
-  }
-
   /** The subscription tells the daemon of a row. */
   #show(change: Change): void {
-    const { context } = this;
-    if (!context || !this.isUp) return;
+    const { context, replica } = this;
+    if (!context || !this.isUp || change.table === "metadata") return;
+    this.dns.take(change, { replica, nowMs: this.#cluster.clock.nowMs() });
     if (change.table === "containers") {
       if (change.value.row) context.view.containers.set(change.id, change.value.row);
       else context.view.containers.delete(change.id);
@@ -225,20 +280,43 @@ export class SimServer {
     const known = context.view.servers.get(change.id);
     context.view.servers.set(change.id, row);
     if (!known || !isSameBut(known, row, "lastSeenMs")) {
-      context.wake("topology");
+      for (const duty of ["topology", "memory", "farewell"]) context.wake(duty);
       if (change.id === this.id) context.wake("heartbeat");
     }
   }
 
-  #wrote(change: Change): void {
+  /** What the operator (or a stranger) has this server write. */
+  operate(statements: readonly Statement[]): void {
+    for (const statement of statements) {
+      for (const change of this.replica.execute(statement)) this.#show(change);
+    }
+  }
+
+  /** What a stranger writes into its database. */
+  forge(table: "servers" | "containers", cells: readonly unknown[]): void {
+    const change = this.replica.forge(table, cells);
+    if (change) this.merge(change);
+  }
+
+  /** All that it had is gone; it comes back with another key, as after a reinstallation. */
+  reinstall(keyIndex: number): void {
+    this.keyIndex = keyIndex;
+    this.kernel.load(this.key);
+    this.files.clear();
+    this.replica.clear();
+    this.#cluster.forgetSynced(this);
+  }
+
+  get #isRemoved(): boolean {
+    return typeof this.replica.servers.get(this.id)?.row.removedAtMs === "number";
+  }
+
+  #wrote(change: Change, wasRemoved: boolean): void {
     const { offend } = this.#cluster;
-    if (change.table === "servers") {
-      if (change.id !== this.id) offend(`${this.id} wrote the row of ${change.id}`);
-      const gone = this.replica.servers.get(this.id)?.row?.removedAtMs;
-      if (typeof gone === "number") offend(`${this.id} wrote its row after its removal`);
-    } else {
+    if (change.table === "servers") this.#wroteServer(change.id, wasRemoved);
+    else if (change.table === "containers") {
       const owner = change.value.row?.serverId ?? this.#cluster.ownerOf(change.id);
-      const isRemoved = typeof this.replica.servers.get(owner ?? "")?.row?.removedAtMs === "number";
+      const isRemoved = typeof this.replica.servers.get(owner ?? "")?.row.removedAtMs === "number";
       if (owner !== this.id && !isRemoved) {
         offend(`${this.id} wrote a container of ${owner}, which is no removed server`);
       }
@@ -247,37 +325,55 @@ export class SimServer {
     this.#show(change);
   }
 
+  #wroteServer(id: string, wasRemoved: boolean): void {
+    const { offend } = this.#cluster;
+    if (id === this.id && wasRemoved) offend(`${this.id} wrote its row after its removal`);
+    // Of others only what is known of their removal is written again.
+    if (id !== this.id && !this.context?.facts.removed.some((row) => row.id === id)) {
+      offend(`${this.id} wrote the row of ${id}`);
+    }
+  }
+
   /** A datagram arrives. */
-  deliver(bytes: Uint8Array, hostname: string): void {
-    if (!this.isUp) return;
-    if (this.#inbox) {
-      const inbox = this.#inbox;
-      this.#inbox = undefined;
-      inbox.resolve({ bytes, hostname });
-    } else if (this.#waiting.length < INBOX_MAX) this.#waiting.push({ bytes, hostname });
+  deliver(bytes: Uint8Array, from: { readonly hostname: string; readonly port: number }): void {
+    if (this.isUp) this.#inboxOf(from.port).put(bytes, from.hostname);
+  }
+
+  #inboxOf(port: number): Inbox {
+    const known = this.#inboxes.get(port);
+    if (known) return known;
+    const inbox = new Inbox();
+    this.#inboxes.set(port, inbox);
+    return inbox;
   }
 
   #bind(): BindDatagram {
-    return (): DatagramSocket => ({
-      send: (bytes, to) => {
-        this.#cluster.send(this, { bytes, address: to.hostname });
-        return Promise.resolve();
-      },
-      receive: () => {
-        const next = this.#waiting.shift();
-        if (next) return Promise.resolve(next);
-        this.#inbox = Promise.withResolvers();
-        return this.#inbox.promise;
-      },
-      close: () => undefined,
-    });
+    return ({ port }): DatagramSocket => {
+      const inbox = this.#inboxOf(port);
+      return {
+        send: (bytes, to) => {
+          this.#cluster.send(this, { bytes, address: to.hostname, port: to.port });
+          return Promise.resolve();
+        },
+        receive: () => inbox.take(),
+        close: () => undefined,
+      };
+    };
   }
 
+  /** A peer leaves on a tombstone, or when its server's own row has another key. */
   #removed(key: string): void {
+    const owner = this.#cluster.servers.find((server) => server.key === key);
     const evident = [...this.replica.servers.values()].some(({ row }) =>
-      row !== null && row.removedAtMs !== null && row.wireguardPubkey === key
+      row.wireguardPubkey === key ? row.removedAtMs !== null : row.id === owner?.id
     );
-    if (!evident) this.#cluster.offend(`${this.id} removed a peer by absence`);
+    const isKnown = this.context?.facts.removed.some((row) => row.wireguardPubkey === key);
+    // A key that nobody has any more, or one that only was to be told of its removal.
+    const isFormer = owner === undefined ||
+      this.kernel.peers.get(key)?.allowed.join() === `${owner.address}/32`;
+    if (!evident && !isKnown && !isFormer) {
+      this.#cluster.offend(`${this.id} removed a peer by absence`);
+    }
   }
 }
 

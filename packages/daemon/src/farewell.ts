@@ -55,10 +55,13 @@ export function planFarewells(
       psk: row.doc.psk,
     }];
   }).sort((a, b) => b.removedAtMs - a.removedAtMs || (a.serverId < b.serverId ? -1 : 1));
-  // WireGuard gives an address to one key: of two that claim the same the last removed is told.
-  const addresses = new Set<string>();
-  return farewells.filter(({ address }) => !addresses.has(address) && addresses.add(address))
-    .slice(0, FAREWELLS_MAX);
+  // A key leads to one address and an address to one key: of two that claim either the last is told.
+  const taken = new Set<string>();
+  return farewells.filter(({ address, publicKey }) => {
+    const isFree = !taken.has(address) && !taken.has(publicKey);
+    if (isFree) taken.add(address).add(publicKey);
+    return isFree;
+  }).slice(0, FAREWELLS_MAX);
 }
 
 /** Those that are there now, by their last handshake. */

@@ -93,6 +93,16 @@ Deno.test("withRemembered(): a row wins over memory", () => {
   assert.deepEqual(withRemembered([], [REMOVED]), [REMOVED]);
 });
 
+Deno.test("planFarewells(): of two that claim one address or one key the last removed is told", () => {
+  const rows = [
+    serverRow(3, { removedAtMs: 7_000 }),
+    serverRow(4, { removedAtMs: 8_000, subnet: "10.210.3.0/24" }),
+    serverRow(5, { removedAtMs: 9_000, wireguardPubkey: key(4) }),
+  ];
+  const o = { nowMs: 10_000, members: [], clusterCidr: "10.210.0.0/16" };
+  assert.deepEqual(planFarewells(rows, o).map((one) => one.serverId), ["s5", "s3"]);
+});
+
 Deno.test("planFarewells(): for a while, and never for a key or block that a member has", () => {
   const plan = (nowMs: number, members = [peerSeed(2)]) =>
     planFarewells([serverRow(2), REMOVED], { nowMs, members, clusterCidr: "10.210.0.0/16" })
