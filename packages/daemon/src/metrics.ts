@@ -91,6 +91,12 @@ function aboutLinks({ peers, liveness, links, report }: MetricsSources): string[
       byServer(liveness?.rtt_ms ?? {}, 1 / 1_000),
     ),
     ...family(
+      "link_loss_ratio",
+      "gauge",
+      "Share of the last probes that got no answer.",
+      byServer(liveness?.loss ?? {}, 1),
+    ),
+    ...family(
       "link_handshake_age_seconds",
       "gauge",
       "Since WireGuard's last handshake.",
