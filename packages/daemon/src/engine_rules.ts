@@ -7,7 +7,7 @@ export const RULES_RESTART_EVERY_MS = 600_000;
 
 /** What is remembered between two looks. Monotonic milliseconds. */
 export interface EngineRules {
-  /** Whether Docker's chain was ever there: a Docker that manages no rules is left alone. */
+  /** Whether Docker's rules were ever there: a Docker that manages no rules is left alone. */
   readonly seen: boolean;
   readonly missingSinceMs: number | undefined;
   readonly restartedAtMs: number;
@@ -28,13 +28,13 @@ export const RULES_UNSEEN: EngineRules = {
  */
 export function judgeEngineRules(
   state: EngineRules,
-  look: { readonly hasChain: boolean; readonly refused: boolean; readonly nowMs: number },
+  look: { readonly hasRules: boolean; readonly refused: boolean; readonly nowMs: number },
 ): { readonly state: EngineRules; readonly restart: boolean } {
-  const { hasChain, refused, nowMs } = look;
-  const seen = state.seen || hasChain;
-  const missingSinceMs = hasChain || !seen ? undefined : state.missingSinceMs ?? nowMs;
+  const { hasRules, refused, nowMs } = look;
+  const seen = state.seen || hasRules;
+  const missingSinceMs = hasRules || !seen ? undefined : state.missingSinceMs ?? nowMs;
   const isGone = missingSinceMs !== undefined && nowMs - missingSinceMs >= RULES_GRACE_MS;
-  const restart = (isGone || (refused && !hasChain)) &&
+  const restart = (isGone || (refused && !hasRules)) &&
     nowMs - state.restartedAtMs >= RULES_RESTART_EVERY_MS;
   return {
     state: { seen, missingSinceMs, restartedAtMs: restart ? nowMs : state.restartedAtMs },

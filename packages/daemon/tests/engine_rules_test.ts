@@ -6,12 +6,12 @@ import {
   RULES_UNSEEN,
 } from "../src/engine_rules.ts";
 
-/** Instants at which a Docker with these chains, looked at every five seconds, is restarted. */
-function restarts(chains: readonly boolean[], refused = false): number[] {
+/** Instants at which a Docker with these rules, looked at every five seconds, is restarted. */
+function restarts(rules: readonly boolean[], refused = false): number[] {
   let state = RULES_UNSEEN;
-  return chains.flatMap((hasChain, index) => {
+  return rules.flatMap((hasRules, index) => {
     const nowMs = index * 5_000;
-    const verdict = judgeEngineRules(state, { hasChain, refused, nowMs });
+    const verdict = judgeEngineRules(state, { hasRules, refused, nowMs });
     state = verdict.state;
     return verdict.restart ? [nowMs] : [];
   });

@@ -60,7 +60,7 @@ export class FirewallDuty {
     const { config, clock, facts, logger } = this.#context;
     if (config.engine !== "docker") return;
     const { state, restart } = judgeEngineRules(this.#rules, {
-      hasChain: nat.split("\n").includes("-N DOCKER"),
+      hasRules: /^-A PREROUTING .*-j DOCKER$/m.test(nat),
       refused: facts.networkRefused ?? false,
       nowMs: clock.monotonicMs(),
     });

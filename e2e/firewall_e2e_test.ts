@@ -1,0 +1,82 @@
+/** Servers with firewalls of their own: what is needed is open, nothing else, and reloads heal. */
+import assert from "node:assert/strict";
+import { CORROSION_API_PORT, DNS_STATUS_PORT } from "@jiji/core/cluster";
+import { chapter, Shop, spoken, tell } from "./shop.ts";
+
+/** A blip of one reload may last this long: the daemon looks every 5 s. */
+const HEAL_MS = 15_000;
+
+async function install(shop: Shop, server: string, name: string): Promise<void> {
+  const script = "export DEBIAN_FRONTEND=noninteractive; apt-get update -qq && " +
+    `apt-get install -y -qq ${name} >/dev/null`;
+  await shop.lab.on(server, ["sh", "-c", script]);
+}
+
+Deno.test("firewalls: ufw on one server, firewalld on the other", async (t) => {
+  await using shop = await Shop.open({
+    name: "e2e-firewall",
+    servers: 2,
+    configure: (text) => text.replace(/ {2}s3:\n.*\n/, "").replace("[s1, s2, s3]", "[s1, s2]"),
+  });
+  const { lab } = shop;
+
+  await chapter(t, "both close everything but SSH", async () => {
+    await Promise.all([install(shop, "s1", "ufw"), install(shop, "s2", "firewalld")]);
+    await lab.on("s1", ["sh", "-c", "ufw default deny incoming && ufw allow 22/tcp"]);
+    await lab.on("s1", ["ufw", "--force", "enable"]);
+    await lab.on("s2", ["firewall-cmd", "--state"]);
+  });
+
+  await chapter(t, "server init opens what is needed", async () => {
+    const outcome = await shop.jiji("server", "init");
+    assert.equal(outcome.code, 0, spoken(outcome));
+    await shop.must("deploy", "--version", "v1");
+    await shop.assertServes("1", ["s1", "s2"]);
+  });
+
+  await chapter(t, "nothing else answers from outside", async () => {
+    for (const server of ["s1", "s2"]) {
+      for (const port of [CORROSION_API_PORT, DNS_STATUS_PORT, 53]) {
+        const url = `http://${lab.address(server)}:${port}/`;
+        const { code } = await lab.tryRun(["curl", "-sS", "-m", "2", url]);
+        assert.notEqual(code, 0, `${server} answers on ${port}`);
+      }
+    }
+  });
+
+  for (
+    const [server, ...argv] of [
+      ["s1", "ufw", "reload"],
+      ["s2", "firewall-cmd", "--reload"],
+      ["s2", "systemctl", "restart", "firewalld"],
+      ["s1", "iptables", "-t", "nat", "-F"],
+    ] as const
+  ) {
+    await chapter(t, `${argv.join(" ")} on ${server} heals by itself`, async () => {
+      await lab.on(server, [...argv]);
+      const seconds = await Promise.all(["s1", "s2"].map((one) => shop.servesAgain(one, HEAL_MS)));
+      tell(`${argv.join(" ")}: pages with the api's answer again after ${seconds.join(" and ")} s`);
+    });
+  }
+
+  await chapter(
+    t,
+    "a rule deleted by hand is put back by server init, which then has nothing to do",
+    async () => {
+      await lab.on("s1", ["ufw", "delete", "allow", "31820/udp"]);
+      const mended = await shop.jiji("server", "init");
+      assert.match(spoken(mended), /ufw/);
+      assert.match(await lab.on("s1", ["ufw", "status"]), /31820\/udp +ALLOW/);
+      const again = await shop.jiji("server", "init");
+      assert.match(spoken(again), /Nothing to do/);
+    },
+  );
+
+  await chapter(t, "teardown closes what init opened", async () => {
+    await shop.must("server", "teardown", "--all", "--yes");
+    const ufw = await lab.on("s1", ["ufw", "status"]);
+    assert.doesNotMatch(ufw, /31820|jiji/);
+    const zones = await lab.on("s2", ["firewall-cmd", "--permanent", "--list-all-zones"]);
+    assert.doesNotMatch(zones, /31820|jiji/);
+  });
+});
