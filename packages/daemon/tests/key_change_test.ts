@@ -133,7 +133,7 @@ function plan(peers: readonly WireguardPeer[], routes: Map<string, number> = new
 
 Deno.test("planMesh(): a next key becomes a peer beside the present one, for its identity alone", () => {
   assert.deepEqual(plan([wgPeer(key(2))]), [
-    `wg set jiji0 peer ${key(22)} persistent-keepalive 25 endpoint 203.0.113.12:31820 ` +
+    `wg set jiji0 peer ${key(22)} persistent-keepalive 5 endpoint 203.0.113.12:31820 ` +
     "allowed-ips fdcc::22/128",
   ]);
   const routes = new Map([["10.210.2.0/24", 0], ["fdcc::2/128", 0]]);
@@ -142,10 +142,14 @@ Deno.test("planMesh(): a next key becomes a peer beside the present one, for its
 
 Deno.test("planMesh(): the block moves to the key that shook hands last, and back", () => {
   const present = wgPeer(key(2));
-  const next = wgPeer(key(22), { handshakeAtMs: undefined, allowedIps: ["fdcc::22/128"] });
+  const next = wgPeer(key(22), {
+    handshakeAtMs: undefined,
+    allowedIps: ["fdcc::22/128"],
+    keepaliveS: 5,
+  });
   assert.deepEqual(plan([present, next]), []);
   assert.deepEqual(plan([present, { ...next, handshakeAtMs: 2_000 }]), [
-    `wg set jiji0 peer ${key(22)} persistent-keepalive 25 allowed-ips 10.210.2.0/24,fdcc::22/128`,
+    `wg set jiji0 peer ${key(22)} persistent-keepalive 5 allowed-ips 10.210.2.0/24,fdcc::22/128`,
     `wg set jiji0 peer ${key(2)} persistent-keepalive 25 allowed-ips fdcc::2/128`,
   ]);
   const moved = [

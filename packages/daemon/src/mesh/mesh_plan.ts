@@ -16,6 +16,11 @@ import { keysOf, type PskFacts, wantedPsk } from "./sessions.ts";
 
 /** Keeps NAT mappings open, seconds. Source: wg(8), PersistentKeepalive. */
 export const KEEPALIVE_S = 25;
+/**
+ * The same for a key that its server is about to change to, seconds: each is a try, in case that both
+ * servers have changed at once and the keys they had have nothing to say any more.
+ */
+const NEXT_KEEPALIVE_S = 5;
 
 /** Where a preshared key lies while `wg` reads it, 0600 on tmpfs. Source: wg(8), preshared-key. */
 export const PAIR_KEY_FILE: string = `${SERVER_PATHS.run}/pair.key`;
@@ -28,6 +33,7 @@ export type MeshStep =
     readonly publicKey: string;
     readonly allowedIps: readonly string[];
     readonly endpoint: string | undefined;
+    readonly keepaliveS: number;
     /** Whether its preshared key, which is in a file, is to be set, or taken away. */
     readonly psk?: "set" | "clear" | undefined;
     readonly cause: string;
@@ -86,6 +92,7 @@ function planPeer(
       management_ip: identity,
     });
     const current = live.get(key);
+    const keepaliveS = key === peer.next_key ? NEXT_KEEPALIVE_S : KEEPALIVE_S;
     const endpoint = current?.endpoint === undefined
       ? known ?? orderEndpoints(peer.endpoints, self.endpoints)[0]
       : undefined;
@@ -95,7 +102,7 @@ function planPeer(
       ? "clear"
       : "set";
     const same = current?.allowedIps.join() === allowed.join() &&
-      current.keepaliveS === KEEPALIVE_S && psk === undefined;
+      current.keepaliveS === keepaliveS && psk === undefined;
     if (same && endpoint === undefined) return [];
     return [{
       kind: "setPeer",
@@ -103,6 +110,7 @@ function planPeer(
       publicKey: key,
       allowedIps: allowed,
       endpoint,
+      keepaliveS,
       psk,
       cause: causeOf(peer, { key, active, current, psk }),
     }];
@@ -228,7 +236,7 @@ export function argvMeshStep(step: MeshStep, device: string): Argv {
           ? []
           : ["preshared-key", step.psk === "set" ? PAIR_KEY_FILE : "/dev/null"]),
         "persistent-keepalive",
-        String(KEEPALIVE_S),
+        String(step.keepaliveS),
         ...(step.endpoint === undefined ? [] : ["endpoint", step.endpoint]),
         "allowed-ips",
         step.allowedIps.join(","),
