@@ -5,6 +5,7 @@ import {
   inspectContainer,
   type InspectSources,
 } from "../src/lib/network/inspect_view.ts";
+import { otherVersions } from "../src/lib/network/server_bootstrap.ts";
 import { planRemoval, renderRemoval } from "../src/lib/network/removal_plan.ts";
 import { BackupDecoder, refuseNoBackup } from "../src/lib/network/state_backup.ts";
 import { compareStats, renderCell } from "../src/lib/network/state_view.ts";
@@ -231,4 +232,23 @@ Deno.test("refuseNoBackup(): a whole database and nothing else", () => {
   assert.throws(() => refuseNoBackup(file.subarray(0, 8_000), "a.db"), /not whole/);
   assert.throws(() => refuseNoBackup(new TextEncoder().encode("project: shop\n"), "a.yml"));
   assert.throws(() => refuseNoBackup(new Uint8Array(0), "a.db"));
+});
+
+Deno.test("otherVersions(): members with another version, not those that were removed", () => {
+  const server = (id: string, version: string | undefined, removedAtMs: number | null = null) => ({
+    id,
+    hostname: id,
+    subnet: "",
+    wireguardIp: "",
+    wireguardPubkey: "",
+    managementIp: "",
+    endpoints: [],
+    lastSeenMs: 0,
+    removedAtMs,
+    doc: { version },
+  });
+  const servers = [server("s1", "1"), server("s2", undefined), server("s3", "0.9", 5)];
+  assert.equal(otherVersions({ ...status([]), servers }), undefined);
+  const mixed = otherVersions({ ...status([]), servers: [...servers, server("s4", "0.9")] });
+  assert.match(mixed ?? "", /1 here, 0\.9 on s4;/);
 });

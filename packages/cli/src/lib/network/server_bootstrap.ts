@@ -337,6 +337,9 @@ async function awaitReady(
   const durationMs = clock.monotonicMs() - startedMs;
   if (ready) {
     const summary = run.steps.length === 0 ? "as configured" : "ready";
+    // Every server would say the same of those that were left out.
+    const others = lane === expected.reachable[0] ? otherVersions(ready) : undefined;
+    if (others !== undefined) emit({ kind: "notice", lane, message: others });
     return emit({ kind: "done", lane, summary, durationMs });
   }
   const message = `not ready after ${Math.round(durationMs / 1000)} s: ${open.join("; ")}`;
@@ -345,6 +348,17 @@ async function awaitReady(
     hint: `ssh to ${run.target.hostAddress} and look at: journalctl -u jiji-daemon ` +
       "-u jiji-corrosion -u jiji-dns -n 50; then run jiji server init again",
   });
+}
+
+/** Which members run another version of jiji than this server; undefined when none does. */
+export function otherVersions({ servers, version }: ServerStatus): string | undefined {
+  const others = (servers ?? []).filter(({ removedAtMs, doc }) =>
+    removedAtMs === null && doc.version !== undefined && doc.version !== version
+  ).map(({ id, doc }) => `${doc.version} on ${id}`).sort();
+  if (others.length === 0) return undefined;
+  return `versions of jiji differ: ${version} here, ${
+    others.join(", ")
+  }; run server init there too`;
 }
 
 /** Whom a ready server must know, and whom it must also hear. */
