@@ -16,7 +16,7 @@ import { parseArgs } from "node:util";
 import { SERVERS } from "../../e2e/healing.ts";
 import { CHECKOUT } from "../../e2e/lab.ts";
 import { Shop } from "../../e2e/shop.ts";
-import { namespaceName } from "../../tools/lab/names.ts";
+import { labPaths, namespaceName } from "../../tools/lab/names.ts";
 import { runCommand } from "../../tools/prepare/command.ts";
 import type { Seen } from "./watch.ts";
 
@@ -147,10 +147,16 @@ async function cutServer(scene: Scene, server: Server): Promise<number> {
   return tookMs;
 }
 
+/** Where a server writes the time, so that its last moment can be read from its disk. */
+const BEAT = "/var/lib/beat";
+
 async function losePower(scene: Scene, server: Server): Promise<number> {
   const { lab } = scene.shop;
-  const sinceMs = Date.now();
+  const script = `while :; do date +%s.%N > ${BEAT}.new; mv ${BEAT}.new ${BEAT}; sleep 0.02; done`;
+  await lab.on(server, ["systemd-run", "--quiet", "sh", "-c", script]);
   await lab.kill(server);
+  const disk = `${labPaths(LAB).state}/${server}/upper`;
+  const sinceMs = Number(await Deno.readTextFile(`${disk}${BEAT}`)) * 1_000;
   const tookMs = await goneFrom(scene, { servers: others(server), gone: server, sinceMs });
   await lab.boot(server);
   // Its network is another one than before.

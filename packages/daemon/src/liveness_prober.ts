@@ -6,7 +6,9 @@ import { type Rumor, RumorMill, RUMORS_MAX } from "./liveness_rumors.ts";
 
 /** Pause between two rounds of probes, milliseconds. */
 export const PROBE_EVERY_MS = 1_000;
-/** Rounds in a row without an answer that make a server silent. */
+/** Whoever missed a probe is asked again after this long, milliseconds: it may be gone. */
+export const SUSPECT_EVERY_MS = 350;
+/** Probes in a row without an answer that make a server silent. */
 export const MISSES_MAX = 3;
 /** No probe message is longer, octets: one packet on any mesh. */
 export const MESSAGE_BYTES_MAX = 1_200;
@@ -140,18 +142,40 @@ export class LivenessTable {
     const probes: Probe[] = [];
     const sweep = this.#sweep();
     for (const [id, peer] of this.#peers) {
-      if (peer.out) {
-        this.#count(peer, true);
-        peer.misses += 1;
-        if (peer.misses >= MISSES_MAX) peer.unanswering = true;
-        if (peer.probed === "swept") peer.probed = "watched";
-        peer.out = undefined;
-      }
+      this.#countMiss(peer);
       if (peer.probed === "swept" && !sweep.has(id)) continue;
       peer.out = { seq: this.#seq, sentAtMs: nowMs };
       probes.push({ address: peer.address, seq: this.#seq });
     }
     return probes;
+  }
+
+  /** Peers that missed a probe and are not given up yet. */
+  get hasSuspects(): boolean {
+    for (const [, peer] of this.#peers) if (peer.misses > 0 && !peer.unanswering) return true;
+    return false;
+  }
+
+  /** The same as a round, between two of them, for peers that missed a probe alone. */
+  suspectRound(nowMs: number): Probe[] {
+    this.#seq += 1;
+    const probes: Probe[] = [];
+    for (const [, peer] of this.#peers) {
+      if (peer.misses === 0 || peer.unanswering) continue;
+      this.#countMiss(peer);
+      peer.out = { seq: this.#seq, sentAtMs: nowMs };
+      probes.push({ address: peer.address, seq: this.#seq });
+    }
+    return probes;
+  }
+
+  #countMiss(peer: PeerLiveness): void {
+    if (!peer.out) return;
+    this.#count(peer, true);
+    peer.misses += 1;
+    if (peer.misses >= MISSES_MAX) peer.unanswering = true;
+    if (peer.probed === "swept") peer.probed = "watched";
+    peer.out = undefined;
   }
 
   /** The few that are looked at in this round, in turns. */

@@ -38,6 +38,21 @@ Deno.test("LivenessTable: three misses make a server silent, any answer brings i
   assert.deepEqual(silentOf(made), [], "a late answer shows that it lives");
 });
 
+Deno.test("LivenessTable: who missed one probe is asked again soon, the others are left alone", () => {
+  const made = table();
+  const [first] = made.nextRound(0);
+  answer(made, first?.seq ?? 0, { from: "s3", address: "10.210.3.1" });
+  assert.equal(made.hasSuspects, false);
+  const [second] = made.nextRound(1_000);
+  answer(made, second?.seq ?? 0, { from: "s3", address: "10.210.3.1" });
+  assert.equal(made.hasSuspects, true);
+  assert.deepEqual(made.suspectRound(1_350).map((probe) => probe.address), ["10.210.2.1"]);
+  assert.deepEqual(silentOf(made), []);
+  made.suspectRound(1_700);
+  assert.deepEqual(silentOf(made), ["s2"]);
+  assert.equal(made.hasSuspects, false, "whoever is given up is asked in rounds");
+});
+
 Deno.test("LivenessTable: answers count only from the peer's own address", () => {
   const made = table();
   for (let round = 0; round < 5; round++) {

@@ -3,7 +3,15 @@ import { PROBE_PORT, SERVER_PATHS } from "@jiji/core/cluster";
 import { parseCidr, serverAddress } from "@jiji/core/net";
 import { messageOf } from "@jiji/core/runtime";
 import type { DaemonContext } from "../daemon_context.ts";
-import { decodeProbe, encodeProbe, LivenessTable, type ProbeMessage } from "../liveness_prober.ts";
+import {
+  decodeProbe,
+  encodeProbe,
+  LivenessTable,
+  type Probe,
+  PROBE_EVERY_MS,
+  type ProbeMessage,
+  SUSPECT_EVERY_MS,
+} from "../liveness_prober.ts";
 
 /** News wait this long for more, milliseconds. */
 const PASS_ON_MS = 20;
@@ -42,6 +50,7 @@ export class LivenessDuty {
   #silent = "";
   #peers: DaemonContext["facts"]["peers"] = [];
   #passing = false;
+  #roundAtMs = -Infinity;
 
   constructor(context: DaemonContext, bind: BindDatagram) {
     this.#context = context;
@@ -49,8 +58,8 @@ export class LivenessDuty {
     this.#table = new LivenessTable(context.config.server_id);
   }
 
-  /** One round. Without a socket nobody is judged: it is this server that is deaf. */
-  async run(): Promise<void> {
+  /** One round; gives the pause before the next probes. Without a socket nobody is judged: it is this server that is deaf. */
+  async run(): Promise<number> {
     const { clock, facts } = this.#context;
     if (facts.peers !== this.#peers) {
       this.#peers = facts.peers;
@@ -61,11 +70,22 @@ export class LivenessDuty {
     }
     const socket = this.#open();
     if (socket) {
-      for (const { address, seq } of this.#table.nextRound(clock.monotonicMs())) {
+      for (const { address, seq } of this.#nextProbes(clock.monotonicMs())) {
         this.#send(socket, { kind: "ping", address, seq });
       }
     }
     await this.#judge();
+    const restMs = this.#roundAtMs - clock.monotonicMs();
+    return Math.max(1, this.#table.hasSuspects ? Math.min(restMs, SUSPECT_EVERY_MS) : restMs);
+  }
+
+  /** A round when it is due, else another look at those that missed a probe. */
+  #nextProbes(nowMs: number): Probe[] {
+    if (nowMs < this.#roundAtMs) return this.#table.suspectRound(nowMs);
+    // Rounds keep their pace, except after a pause of this very process.
+    const isLate = nowMs - this.#roundAtMs > PROBE_EVERY_MS / 2;
+    this.#roundAtMs = (isLate ? nowMs : this.#roundAtMs) + PROBE_EVERY_MS;
+    return this.#table.nextRound(nowMs);
   }
 
   #send(
