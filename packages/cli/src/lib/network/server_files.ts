@@ -94,6 +94,18 @@ RestrictSUIDSGID=yes
 LockPersonality=yes
 SystemCallArchitectures=native`;
 
+/** For programs that run as the user jiji and touch nothing but files and sockets of their own. */
+const UNPRIVILEGED = `${HARDENED}
+ProtectKernelTunables=yes
+ProtectProc=invisible
+PrivateDevices=yes
+DevicePolicy=closed
+RestrictNamespaces=yes
+RemoveIPC=yes
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK`;
+
 /** Waits before Corrosion starts; see {@link renderAwaitMesh}. */
 export const AWAIT_MESH: string = "/etc/jiji/await-mesh.sh";
 
@@ -138,8 +150,7 @@ TimeoutStopSec=15
 LimitNOFILE=65536
 UMask=0077
 ReadWritePaths=${SERVER_PATHS.corrosionState}
-${HARDENED}
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
+${UNPRIVILEGED}
 CapabilityBoundingSet=
 
 [Install]
@@ -173,29 +184,40 @@ NotifyAccess=main
 UMask=0022
 ReadWritePaths=${SERVER_PATHS.dnsState}
 Nice=-10
-${HARDENED}
-ProtectKernelTunables=yes
-ProtectProc=invisible
-PrivateDevices=yes
-DevicePolicy=closed
-RestrictNamespaces=yes
-RemoveIPC=yes
-SystemCallFilter=@system-service
-SystemCallErrorNumber=EPERM
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
+${UNPRIVILEGED}
 
 [Install]
 WantedBy=multi-user.target
 `;
 }
 
+/** Docker runs the containers, so that the daemon needs only what it does with its own hands. */
+const DAEMON_BESIDE_DOCKER = `CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE
+CapabilityBoundingSet=CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH
+CapabilityBoundingSet=CAP_CHOWN CAP_FOWNER CAP_SETUID CAP_SETGID CAP_KILL
+ReadWritePaths=/etc/jiji /etc/wireguard /run /var/lib/jiji
+CacheDirectory=jiji
+${HARDENED.replace("ProtectHome=yes", "ProtectHome=read-only")}
+RestrictNamespaces=net
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK`;
+
+/**
+ * What podman runs is a child of the daemon and would inherit its limits. In a mount namespace of
+ * its own (as `ProtectHome` makes one) the file systems of containers can't be seen, and
+ * `podman exec` finds no user in them.
+ */
+const DAEMON_BESIDE_PODMAN = `NoNewPrivileges=yes
+ProtectClock=yes
+RestrictRealtime=yes
+LockPersonality=yes`;
+
 /**
  * Unit of jiji-daemon: root, since it drives WireGuard, routes, firewall and engine. It does not
- * wait for the engine: the mesh comes first, and Corrosion waits for it. It shares the server's
- * mounts: in a mount namespace of its own (as `ProtectHome` makes one) the file systems of Podman's
- * containers can't be seen, and `podman exec` finds no user in them.
+ * wait for the engine: the mesh comes first, and Corrosion waits for it.
  */
-export function renderDaemonUnit(): string {
+export function renderDaemonUnit(engine: ServerConfig["engine"]): string {
   return `# Written by jiji server init.
 [Unit]
 Description=jiji-daemon, keeps this server's mesh and state true
@@ -211,10 +233,7 @@ RuntimeDirectoryPreserve=yes
 Restart=always
 RestartSec=2
 UMask=0022
-NoNewPrivileges=yes
-ProtectClock=yes
-RestrictRealtime=yes
-LockPersonality=yes
+${engine === "docker" ? DAEMON_BESIDE_DOCKER : DAEMON_BESIDE_PODMAN}
 
 [Install]
 WantedBy=multi-user.target
@@ -285,7 +304,7 @@ export function managedFiles(
       path: DAEMON_UNIT,
       mode: 0o644,
       owner: "root:root",
-      content: renderDaemonUnit(),
+      content: renderDaemonUnit(config.engine),
       unit: "daemon",
     },
   ];
