@@ -109,11 +109,21 @@ export class FaultMaker {
         writer.operate(this.#addition(server, { writer, known }));
       }
     }
-    for (const [id, row] of this.#strangers) {
-      // Who is known from a cache alone gets a row first, so that there is one to mark.
-      const isKnown = writer?.replica.servers.has(id);
-      writer?.operate([...isKnown ? [] : [upsertServer(row)], tombstoneServer(id, atMs)]);
+    // On each server that still sees it: a stranger may have parted the cluster.
+    for (const server of this.#cluster.servers) {
+      for (const [id, row] of this.#strangers) {
+        if (!server.isUp || !this.#isSeen(server, id)) continue;
+        // Who is known from a cache alone gets a row first, so that there is one to mark.
+        const addition = server.replica.servers.has(id) ? [] : [upsertServer(row)];
+        server.operate([...addition, tombstoneServer(id, atMs)]);
+      }
     }
+  }
+
+  /** Whether a server counts one as a member, by its row or by what it remembers. */
+  #isSeen({ replica, context }: SimServer, id: string): boolean {
+    return replica.servers.get(id)?.row.removedAtMs === null ||
+      context?.facts.peers.some((peer) => peer.server_id === id) === true;
   }
 
   /** Own addresses of all that were removed: they may be told of it. */
@@ -127,14 +137,11 @@ export class FaultMaker {
   /** Whether an operator still sees strangers somewhere, or misses a server that was added. */
   get isUntidy(): boolean {
     const added = [...this.#addedAgain].filter((server) => !this.removed.has(server));
-    return this.#cluster.servers.some(({ isUp, replica, context }) =>
-      isUp && (
-        [...this.#strangers.keys()].some((id) =>
-          replica.servers.get(id)?.row.removedAtMs === null ||
-          context?.facts.peers.some((peer) => peer.server_id === id)
-        ) ||
+    return this.#cluster.servers.some((one) =>
+      one.isUp && (
+        [...this.#strangers.keys()].some((id) => this.#isSeen(one, id)) ||
         added.some(({ id, key }) => {
-          const row = replica.servers.get(id)?.row;
+          const row = one.replica.servers.get(id)?.row;
           return row !== undefined && (row.removedAtMs !== null || row.wireguardPubkey !== key);
         })
       )
