@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { observeHost } from "../src/lib/deployment/deployment_observation.ts";
+import { observeHost, parseObservation } from "../src/lib/deployment/deployment_observation.ts";
+import { imageSteps } from "../src/lib/deployment/deployment_steps.ts";
 import { planDeployment } from "../src/lib/deployment/deployment_plan.ts";
 import { renderPlanSteps, renderPlanSummary } from "../src/lib/output/deployment_plan_text.ts";
 import { deployOnce, type DeployRun, desiredOf } from "./deployment_fixture.ts";
@@ -104,4 +105,42 @@ Deno.test("planDeployment(): leaves containers of other projects and of nobody a
   const plan = await planOf(cluster, { services: web("web:1") });
   const text = renderPlanSteps(plan).join("\n");
   assert(!/other-web|shop-web-2|shop-web_older/.test(text));
+});
+
+Deno.test("planDeployment(): a built image is pulled unless the server has this very digest", async () => {
+  using cluster = new MockCluster(["s1", "s2"]);
+  const { desired } = await desiredOf(cluster, { services: web("web:1") });
+  const [service] = desired;
+  const digest = `sha256:${"a".repeat(64)}`;
+  const built = { ...service!, pull: "always" as const, imageDigest: digest };
+  const [s1, s2] = await Promise.all(
+    ["s1", "s2"].map((name) =>
+      observeHost(new MockSSHManager(cluster.server(name)), {
+        engine: cluster.engine,
+        project: "shop",
+      }, new AbortController().signal)
+    ),
+  );
+  const { image } = built.spec;
+  const has = { ...s1!, imageDigests: new Map([[image, digest]]) };
+  const other = { ...s2!, imageDigests: new Map([[image, `sha256:${"b".repeat(64)}`]]) };
+  const pulls = (host: typeof has) =>
+    imageSteps(built, host).filter((step) => step.kind === "pullImage").length;
+  assert.deepEqual([pulls(has), pulls(other), pulls({ ...other, imageDigests: new Map() })], [
+    0,
+    1,
+    1,
+  ]);
+});
+
+Deno.test("parseObservation(): images with and without a digest", () => {
+  const digest = `sha256:${"c".repeat(64)}`;
+  const config = JSON.stringify(new MockCluster(["s1"]).server("s1").config);
+  const host = parseObservation(
+    "s1",
+    `@config ${btoa(config)}\n@image r/shop-web:2 ${digest}\n@image r/shop-web:1 <none>\n` +
+      "@image r/shop-web:<none> <none>\n@image r/shop-api:1\n",
+  );
+  assert.deepEqual(host.images, ["r/shop-web:2", "r/shop-web:1", "r/shop-api:1"]);
+  assert.deepEqual([...host.imageDigests ?? []], [["r/shop-web:2", digest]]);
 });

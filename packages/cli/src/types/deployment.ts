@@ -14,6 +14,8 @@ export interface ObservedHost {
   readonly proxyFolder?: string | undefined;
   /** Names of the project's images there, newest first. */
   readonly images: readonly string[];
+  /** Digest under which each of them was pulled; absent for images that were not. */
+  readonly imageDigests?: ReadonlyMap<string, string> | undefined;
   /** Images of the releases that are kept there; of each service the newest first. */
   readonly releaseImages: readonly string[];
   /** What the proxy's routes answer; undefined as {@link proxyState}. */
@@ -90,6 +92,8 @@ export interface DesiredService {
   readonly built: boolean;
   /** `always` asks the registry for a tag that may have moved; `missing` takes what is there. */
   readonly pull: "always" | "missing";
+  /** Digest of the image in its registry, where it is known: a server that has it pulls nothing. */
+  readonly imageDigest?: string | undefined;
   /** Folder on the servers with the login of the image's registry; absent when it needs none. */
   readonly authFolder?: string;
 }

@@ -30,7 +30,7 @@ printf '@config %s\\n' "$(base64 -w0 <${SERVER_PATHS.serverConfig})"
 seen=$(mktemp -d -p /run) || exit 69
 trap 'rm -rf "$seen"' EXIT
 "$engine" images --filter "reference=*/$project-*" --filter "reference=*/*/$project-*" \\
-  --filter "reference=*/*/*/$project-*" --format '@image {{.Repository}}:{{.Tag}}' \\
+  --filter "reference=*/*/*/$project-*" --digests --format '@image {{.Repository}}:{{.Tag}} {{.Digest}}' \\
   >"$seen/images" 2>/dev/null &
 ids=$("$engine" ps --all --no-trunc --quiet) || exit 69
 if [ -n "$ids" ]; then
@@ -100,6 +100,8 @@ export function parseObservation(name: string, text: string): ObservedHost {
       { hint: "please report it with the engine's version" },
     );
   }
+  const images = after("image").map((line) => line.split(" "))
+    .filter(([name = ""]) => !name.endsWith(":<none>"));
   const [proxy] = after("proxy");
   const [folder] = after("folder");
   return {
@@ -111,7 +113,12 @@ export function parseObservation(name: string, text: string): ObservedHost {
     claims: proxy === undefined ? [] : parseProxyClaims(atob(proxy)),
     arch: parseMachine(after("machine")[0]),
     sockets: lines.includes("@sockets") ? parseSockets(after("socket")) : undefined,
-    images: after("image").filter((image) => !image.endsWith(":<none>")),
+    images: [...new Set(images.map(([name = ""]) => name))],
+    imageDigests: new Map(
+      images.flatMap(([name = "", digest = ""]) =>
+        digest.startsWith("sha256:") ? [[name, digest] as const] : []
+      ),
+    ),
     // Files sort by time, so that the newest release of a service comes last.
     releaseImages: [...new Set(after("release").reverse())],
   };

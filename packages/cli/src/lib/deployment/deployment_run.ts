@@ -32,7 +32,7 @@ export interface DeploymentRun {
   readonly force: boolean;
   /** Print the plan and stop. */
   readonly planOnly: boolean;
-  /** Called with the servers that will change, before anything does. */
+  /** Called with the servers that will pull an image, before anything changes. */
   readonly beforeApply?: (hosts: readonly RemoteHost[]) => Promise<void>;
 }
 
@@ -98,7 +98,7 @@ export async function runDeployment(context: CommandContext, run: DeploymentRun)
   renderPlanSummary(plan).forEach((line) => output.note(line));
   if (isNothing(plan)) return nothingToDo(context, clock.monotonicMs() - run.startedMs);
   output.note("");
-  await run.beforeApply?.(hostsToChange(context, plan));
+  await run.beforeApply?.(hostsToPull(context, plan));
   const outcomes = await new DeploymentOrchestrator({
     hosts: context.hosts,
     witnesses: context.witnesses,
@@ -137,10 +137,12 @@ function showPlan(context: CommandContext, plan: DeploymentPlan): void {
   renderPlanSteps(plan).forEach((line) => output.line(line));
 }
 
-function hostsToChange(context: CommandContext, plan: DeploymentPlan): RemoteHost[] {
+function hostsToPull(context: CommandContext, plan: DeploymentPlan): RemoteHost[] {
   const names = new Set(
     plan.services.flatMap(({ instances }) =>
-      instances.filter((instance) => !isIdle(instance)).map((instance) => instance.host)
+      instances
+        .filter(({ prepare }) => prepare.some((step) => step.kind === "pullImage"))
+        .map((instance) => instance.host)
     ),
   );
   return [...names].flatMap((name) => context.hosts.get(name) ?? []);

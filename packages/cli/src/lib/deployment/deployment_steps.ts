@@ -27,7 +27,10 @@ export function imageSteps(service: DesiredService, host: ObservedHost): DeployS
     always,
     ...(service.authFolder === undefined ? {} : { authFolder: service.authFolder }),
   };
-  const isThere = !always && host.images.includes(service.spec.image);
+  const isThere = always
+    ? service.imageDigest !== undefined &&
+      host.imageDigests?.get(service.spec.image) === service.imageDigest
+    : host.images.includes(service.spec.image);
   const steps: DeployStep[] = isThere ? [] : [pull];
   const { files, folders = [] } = service;
   if (files.length + folders.length > 0) steps.push({ kind: "shipFiles", files, folders });

@@ -90,6 +90,7 @@ export async function desiredService(
     secretNames: service.environment.secretNames,
     built: service.build !== undefined,
     pull: service.build === undefined ? "missing" : "always",
+    ...(facts.image.identity.startsWith("sha256:") ? { imageDigest: facts.image.identity } : {}),
     ...(registryHostOf(facts.image.name) === configuration.builder.registry.server
       ? { authFolder: registryAuthFolder(project) }
       : {}),
