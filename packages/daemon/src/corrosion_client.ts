@@ -52,7 +52,13 @@ export function ownRow(
     managementIp: config.management_ip,
     endpoints: o.endpoints ?? config.endpoints,
     lastSeenMs: o.nowMs,
-    doc: { version: VERSION, schema: SCHEMA_VERSION, ...o.doc },
+    doc: {
+      version: VERSION,
+      schema: SCHEMA_VERSION,
+      key: config.wireguard_public_key,
+      identity: config.management_ip,
+      ...o.doc,
+    },
   };
 }
 

@@ -1,11 +1,14 @@
 import assert from "node:assert/strict";
 import { makeMeshSecret, meshSecretId, pairKey, parseMeshSecret } from "@jiji/core/cluster";
+import { parseServerRow, serverCells } from "@jiji/core/corrosion";
 import { managementIp } from "@jiji/core/net";
 import { Secret } from "@jiji/core/runtime";
 import { KeyChangeDuty } from "../src/duties/key_change.ts";
 import {
+  changingBefore,
   isChangeDue,
   missingAccepts,
+  movedPeers,
   planFollow,
   withIdentities,
   withKey,
@@ -206,6 +209,13 @@ Deno.test("missingAccepts(): every member but the server itself and removed ones
   assert.equal(isChangeDue(rows, [peerSeed(2, { next_key: key(22) })]), true);
 });
 
+Deno.test("changingBefore(): of servers that want to change, the first by name goes first", () => {
+  const wants = (index: number) => serverRow(index, { doc: { next_key: key(20 + index) } });
+  const rows = [wants(1), wants(2), serverRow(3), wants(4)];
+  assert.deepEqual(changingBefore(rows, "s1"), []);
+  assert.deepEqual(changingBefore(rows, "s4"), ["s1", "s2"]);
+});
+
 Deno.test("files: another key changes its two fields, and identities nothing but themselves", () => {
   const text = JSON.stringify(SELF, null, 2) + "\n";
   const changed = withKey(text, { publicKey: key(9), managementIp: "fdcc::9" });
@@ -226,10 +236,31 @@ Deno.test("files: another key changes its two fields, and identities nothing but
 Deno.test("planFollow(): seeds take over keys of rows, once", () => {
   const seeds = JSON.stringify({ format: 1, peers: [peerSeed(2), peerSeed(3)] });
   const row = serverRow(2, { wireguardPubkey: key(22), managementIp: "fdcc::22" });
-  const plan = planFollow(seeds, [row, serverRow(3)]);
+  const plan = planFollow(seeds, [row, serverRow(3)], []);
   assert.deepEqual([...plan.identities], [["fdcc::2", "fdcc::22"]]);
-  assert.equal(planFollow(plan.seeds ?? "", [row, serverRow(3)]).seeds, undefined);
-  assert.equal(planFollow(seeds, []).seeds, undefined, "absence is no evidence");
+  assert.equal(planFollow(plan.seeds ?? "", [row, serverRow(3)], []).seeds, undefined);
+  assert.equal(planFollow(seeds, [], []).seeds, undefined, "absence is no evidence");
+});
+
+Deno.test("movedPeers(): who was heard with its next key is followed before its row comes", () => {
+  const peer = peerSeed(2, { next_key: key(22) });
+  const heard = wgPeer(key(22), { handshakeAtMs: 2_000 });
+  const moved = (peers: WireguardPeer[]) =>
+    movedPeers([peer], { publicKey: key(1), listenPort: 1, peers }, IDENTITIES);
+  assert.deepEqual(moved([wgPeer(key(2))]), []);
+  assert.deepEqual(moved([wgPeer(key(2)), heard]), [
+    { serverId: "s2", former: "fdcc::2", present: "fdcc::22" },
+  ]);
+  const plan = planFollow("", [CHANGING], moved([wgPeer(key(2)), heard]));
+  assert.deepEqual([...plan.identities], [["fdcc::2", "fdcc::22"]]);
+});
+
+Deno.test("parseServerRow(): a key that came before its column counts, with its identity", () => {
+  const cells = [...serverCells(serverRow(2)), null];
+  cells[8] = JSON.stringify({ key: key(22), identity: "fdcc::22" });
+  const row = parseServerRow(cells);
+  assert.ok(!("refused" in row));
+  assert.deepEqual([row.wireguardPubkey, row.managementIp], [key(22), "fdcc::22"]);
 });
 
 const SIGNAL = new AbortController().signal;

@@ -122,16 +122,17 @@ export function parseServerRow(
   if (!parsed.success) return { refused: refusal("servers", parsed.issues[0]) };
   const [id, hostname, subnet, wireguardIp, wireguardPubkey, managementIp, endpoints, seen] =
     parsed.output;
+  const doc = parseServerDoc(parsed.output[8]);
   return {
     id,
     hostname,
     subnet,
     wireguardIp,
-    wireguardPubkey,
-    managementIp: normalizeIp(managementIp) ?? managementIp,
+    wireguardPubkey: doc.key ?? wireguardPubkey,
+    managementIp: doc.identity ?? normalizeIp(managementIp) ?? managementIp,
     endpoints,
     lastSeenMs: seen,
-    doc: parseServerDoc(parsed.output[8]),
+    doc,
     removedAtMs: parsed.output[9],
   };
 }

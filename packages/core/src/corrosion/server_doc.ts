@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { normalizeIp } from "../net/ip.ts";
 import { isWireguardKey } from "../net/management_ip.ts";
 
 /**
@@ -10,6 +11,12 @@ export interface ServerDoc {
   readonly version?: string | undefined;
   /** `SCHEMA_VERSION` of that daemon. */
   readonly schema?: number | undefined;
+  /**
+   * Its WireGuard public key and identity, as the columns have them. Transactions arrive in any order
+   * and columns one by one: what must agree with `next_key` stands beside it, and counts.
+   */
+  readonly key?: string | undefined;
+  readonly identity?: string | undefined;
   /** Whether others see it at an address that none of its interfaces has. */
   readonly nat?: boolean | undefined;
   /** Which secret its preshared keys are made from: a short hash of it. */
@@ -36,6 +43,11 @@ const WireguardKey = v.pipe(v.string(), v.check(isWireguardKey));
 export const ServerDocSchema: v.GenericSchema<unknown, ServerDoc> = v.object({
   version: field(v.pipe(v.string(), v.regex(/^[0-9A-Za-z.+-]{1,64}$/))),
   schema: field(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(1_000_000))),
+  key: field(WireguardKey),
+  identity: field(v.pipe(
+    v.string(),
+    v.check((ip) => ip.includes(":") && normalizeIp(ip) === ip),
+  )),
   nat: field(v.boolean()),
   psk: field(v.pipe(v.string(), v.regex(/^[a-f0-9]{16}$/))),
   next_key: field(WireguardKey),

@@ -8,7 +8,7 @@ import {
 } from "@jiji/core/cluster";
 import { isWireguardKey, managementIp } from "@jiji/core/net";
 import { COMMAND_TIMEOUT_MS, type DaemonContext, mustRun, tryRun } from "../daemon_context.ts";
-import { missingAccepts, withIdentities, withKey } from "../mesh/key_change.ts";
+import { changingBefore, missingAccepts, withIdentities, withKey } from "../mesh/key_change.ts";
 
 /** Prefix of identities. */
 const IDENTITY = /^fdcc:/;
@@ -76,11 +76,13 @@ export class KeyChangeDuty {
     const own = view.servers.get(config.server_id);
     if (!view.filled.servers || own?.doc.next_key !== nextKey) return false;
     const missing = missingAccepts(view.servers.values(), { self: config.server_id, nextKey });
-    if (missing.join() !== this.#waitsFor) {
-      this.#waitsFor = missing.join();
-      logger.info("next key announced", { waitingFor: missing });
+    const before = changingBefore(view.servers.values(), config.server_id);
+    const waitsFor = `${missing.join()} ${before.join()}`;
+    if (waitsFor !== this.#waitsFor) {
+      this.#waitsFor = waitsFor;
+      logger.info("next key announced", { waitingFor: missing, after: before });
     }
-    return missing.length === 0;
+    return missing.length === 0 && before.length === 0;
   }
 
   async #change(publicKey: string, signal: AbortSignal): Promise<void> {

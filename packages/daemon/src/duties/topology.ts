@@ -9,7 +9,13 @@ import {
 } from "@jiji/core/cluster";
 import type { ServerRow } from "@jiji/core/corrosion";
 import { isOk } from "@jiji/core/runtime";
-import { type DaemonContext, mustRun, renderFailure, tryRun } from "../daemon_context.ts";
+import {
+  COMMAND_TIMEOUT_MS,
+  type DaemonContext,
+  mustRun,
+  renderFailure,
+  tryRun,
+} from "../daemon_context.ts";
 import { withRemembered } from "../removed_servers.ts";
 import { argvRotation, planRotations, type TrialStarts } from "../peer_monitor.ts";
 import {
@@ -19,7 +25,13 @@ import {
   PAIR_KEY_FILE,
   planMesh,
 } from "../mesh/mesh_plan.ts";
-import { isChangeDue, planFollow, withIdentities } from "../mesh/key_change.ts";
+import {
+  isChangeDue,
+  type Moved,
+  movedPeers,
+  planFollow,
+  withIdentities,
+} from "../mesh/key_change.ts";
 import { deadForMs, keysOf, type Sessions, watchSessions } from "../mesh/sessions.ts";
 import { planTopology, type Topology } from "../peer_reconciler.ts";
 import { MeshKeys } from "./mesh_keys.ts";
@@ -35,6 +47,8 @@ const MESH_RESTART_EVERY_MS = 15_000;
 const CHANGE_LOOK_MS = 200;
 /** It is expected to change within this time; later, only when all have agreed, milliseconds. */
 const CHANGE_WATCH_MS = 60_000;
+/** A server that has changed its key is back in the state within this time, milliseconds. */
+const ROW_LATE_MS = 40_000;
 /** Next keys that one server tells to accept; see `ServerDoc`. */
 const ACCEPTS_MAX = 16;
 
@@ -58,6 +72,7 @@ export class TopologyDuty {
   #reported = "";
   #sessions: Sessions = new Map();
   #next = { keys: "", sinceMs: 0 };
+  #moved = { names: "", sinceMs: 0 };
   readonly #keys: MeshKeys;
 
   constructor(context: DaemonContext) {
@@ -97,7 +112,9 @@ export class TopologyDuty {
     }
     await this.#remember(topology.peers);
     this.#accept(topology.peers, keys);
-    await this.#follow(known.rows);
+    const moved = movedPeers(topology.peers, wireguard, observed.identities ?? new Map());
+    await this.#follow(known.rows, moved);
+    await this.#meet(moved, signal);
     return this.#pace(known.rows, topology.peers);
   }
 
@@ -127,18 +144,37 @@ export class TopologyDuty {
   }
 
   /** Files of this server name the others' keys and identities, for a start without Corrosion. */
-  async #follow(rows: readonly ServerRow[]): Promise<void> {
+  async #follow(rows: readonly ServerRow[], moved: readonly Moved[]): Promise<void> {
     const { files, logger } = this.#context;
-    const plan = planFollow(await files.read(SERVER_PATHS.peerSeed) ?? "", rows);
-    if (plan.seeds === undefined) return;
-    const path = SERVER_PATHS.corrosionConfig;
-    const text = await files.read(path);
-    const followed = text && withIdentities(text, plan.identities);
-    if (followed && followed !== text) {
-      await files.replace(path, followed, { mode: 0o640, keepFacts: true });
+    const plan = planFollow(await files.read(SERVER_PATHS.peerSeed) ?? "", rows, moved);
+    if (plan.identities.size > 0) {
+      const path = SERVER_PATHS.corrosionConfig;
+      const text = await files.read(path);
+      const followed = text && withIdentities(text, plan.identities);
+      if (followed && followed !== text) {
+        await files.replace(path, followed, { mode: 0o640, keepFacts: true });
+        const identities = Object.fromEntries(plan.identities);
+        logger.info("files follow changed keys", { identities });
+      }
     }
+    if (plan.seeds === undefined) return;
     await files.replace(SERVER_PATHS.peerSeed, plan.seeds, { mode: 0o644, keepFacts: true });
-    logger.info("files follow changed keys", { identities: Object.fromEntries(plan.identities) });
+  }
+
+  /**
+   * A server was heard with its next key, and its row does not come: when several changed at once,
+   * no Corrosion knows where another is now. Ours starts again, with the addresses that it has by now.
+   */
+  async #meet(moved: readonly Moved[], signal: AbortSignal): Promise<void> {
+    const { clock, logger, process } = this.#context;
+    const nowMs = clock.monotonicMs();
+    const names = moved.map((one) => one.serverId).join();
+    if (names !== this.#moved.names) this.#moved = { names, sinceMs: nowMs };
+    if (names === "" || nowMs - this.#moved.sinceMs < ROW_LATE_MS) return;
+    this.#moved = { names, sinceMs: nowMs };
+    logger.warn("rows of servers with new keys do not come: corrosion starts anew", { names });
+    const argv = ["systemctl", "restart", SERVER_UNITS.corrosion] as const;
+    await process.run(argv, { timeoutMs: COMMAND_TIMEOUT_MS, signal });
   }
 
   /** Whoever is about to change its key is watched closely; without a session, tries alternate. */

@@ -4,6 +4,8 @@ import { parsePeerSeeds, type PeerSeed, renderPeerSeeds } from "@jiji/core/clust
 import type { ServerRow } from "@jiji/core/corrosion";
 import { normalizeIp } from "@jiji/core/net";
 import { seedOf } from "../peer_reconciler.ts";
+import type { WireguardState } from "../wg_show.ts";
+import { keysOf } from "./sessions.ts";
 
 /** Members that do not take this next key for the server's yet, by name. */
 export function missingAccepts(
@@ -13,6 +15,13 @@ export function missingAccepts(
   return [...rows]
     .filter((row) => row.removedAtMs === null && row.id !== o.self)
     .filter((row) => !row.doc.accepts?.includes(o.nextKey))
+    .map((row) => row.id).sort();
+}
+
+/** Servers that change their key before this one does, by name: one at a time. */
+export function changingBefore(rows: Iterable<ServerRow>, self: string): string[] {
+  return [...rows]
+    .filter((row) => row.removedAtMs === null && row.id < self && row.doc.next_key !== undefined)
     .map((row) => row.id).sort();
 }
 
@@ -57,6 +66,29 @@ export function withIdentities(text: string, identities: ReadonlyMap<string, str
   return result;
 }
 
+/** A server that was heard with its next key. */
+export interface Moved {
+  readonly serverId: string;
+  /** Identity of the key it had. */
+  readonly former: string;
+  readonly present: string;
+}
+
+/** Servers whose block is with their next key. */
+export function movedPeers(
+  peers: readonly PeerSeed[],
+  wireguard: WireguardState,
+  identities: ReadonlyMap<string, string>,
+): Moved[] {
+  return peers.flatMap((peer): Moved[] => {
+    const present = identities.get(peer.next_key ?? "");
+    const former = normalizeIp(peer.management_ip);
+    if (present === undefined || former === undefined) return [];
+    if (keysOf(peer, wireguard).active !== peer.next_key) return [];
+    return [{ serverId: peer.server_id, former, present }];
+  });
+}
+
 /** What must follow when servers have changed their keys. */
 export interface FollowPlan {
   /** Former identities and the present ones. */
@@ -65,13 +97,20 @@ export interface FollowPlan {
   readonly seeds: string | undefined;
 }
 
-/** Compares the seeds written when this server joined with the rows. */
-export function planFollow(seedText: string, rows: readonly ServerRow[]): FollowPlan {
+/**
+ * Compares the seeds written when this server joined with the rows. `moved` are servers that were
+ * heard with their next key: their rows may not come before this server finds them there.
+ */
+export function planFollow(
+  seedText: string,
+  rows: readonly ServerRow[],
+  moved: readonly Moved[],
+): FollowPlan {
   const seeds = parsePeerSeeds(seedText);
   const live = new Map(
     rows.filter((row) => row.removedAtMs === null).map((row) => [row.id, row]),
   );
-  const identities = new Map<string, string>();
+  const identities = new Map(moved.map(({ former, present }) => [former, present]));
   const followed = seeds.map((seed) => {
     const row = live.get(seed.server_id);
     if (!row || row.wireguardPubkey === seed.public_key) return seed;
