@@ -152,7 +152,7 @@ function dutySet(context: DaemonContext): DutySet {
     duty("network", { everyMs: 30_000, timeoutMs: 60_000 }, (s) => network.run(s)),
     // A reload of the host's firewall takes our rules away and tells nobody.
     duty("firewall", { everyMs: 5_000, timeoutMs: 30_000 }, (s) => firewall.run(s)),
-    duty("containers", { everyMs: 15_000, timeoutMs: 60_000 }, (s) => containers.run(s)),
+    duty("containers", { everyMs: 30_000, timeoutMs: 60_000 }, (s) => containers.run(s)),
     duty("health", { everyMs: 1_000, timeoutMs: 5_000 }, () => health.run()),
     duty("registry", { everyMs: 5_000, timeoutMs: 30_000 }, () => registry.run()),
     duty("heartbeat", { everyMs: 2_000, timeoutMs: 15_000 }, () => heartbeat.run()),

@@ -17,13 +17,15 @@ import { type CheckNetwork, runCheck } from "./checks.ts";
 /** Containers inspected by one command; keeps the argument list short. */
 const INSPECT_MAX = 200;
 /** Everything is looked at this often, whatever events say, milliseconds. */
-const WHOLE_LOOK_EVERY_MS = 15_000;
+const WHOLE_LOOK_EVERY_MS = 30_000;
 /** A container that is not healthy yet gets its row after this long, milliseconds. */
 const STARTING_UNTOLD_MS = 1_500;
 /** Checks under way at once. */
 export const CHECKS_MAX = 32;
 /** A write shows in the subscription within this time, milliseconds (seen: 0.3–0.6 s). */
 const VIEW_LAG_MS = 3_000;
+/** Services are announced again after this long: the state may have been lost, milliseconds. */
+const ANNOUNCE_EVERY_MS = 600_000;
 /** Pause before the event stream is opened again, milliseconds. */
 const EVENTS_RETRY_MS = 1_000;
 
@@ -218,6 +220,7 @@ export class RegistryDuty {
   readonly #context: DaemonContext;
   readonly #tell: TellChange;
   readonly #services = new Set<string>();
+  #announcedAtMs = -Infinity;
   /** Own writes that the subscription may not have told yet: the row, or null for a delete. */
   readonly #written = new Map<
     string,
@@ -278,7 +281,12 @@ export class RegistryDuty {
   }
 
   async #announceServices(rows: readonly ContainerRow[]): Promise<void> {
-    const { api, config } = this.#context;
+    const { api, config, clock } = this.#context;
+    const nowMs = clock.monotonicMs();
+    if (nowMs - this.#announcedAtMs >= ANNOUNCE_EVERY_MS) {
+      this.#services.clear();
+      this.#announcedAtMs = nowMs;
+    }
     const missing = new Map(
       rows.map((row) => [`${row.project}/${row.service}`, row] as const)
         .filter(([key]) => !this.#services.has(key)),
