@@ -188,3 +188,21 @@ Deno.test("ProxyDuty: half a state file, or a proxy that is down, means: later",
   await duty.run(SIGNAL);
   assert.equal(process.commands("docker exec kamal-proxy").length, 0);
 });
+
+Deno.test("RegistryDuty: services are announced again, should the state have been lost", async () => {
+  await using fake = new FakeCorrosion();
+  const api = corrosionHttpApi(fake.address);
+  const { context, clock } = setUp({ api });
+  const registry = new RegistryDuty(context);
+  context.facts.containers = [container(1)];
+  context.view.filled.containers = true;
+  const announced = async () => {
+    await registry.run();
+    return (await api.query(["SELECT name FROM services", []])).flat();
+  };
+  assert.deepEqual(await announced(), ["web"]);
+  fake.changeSilently("DELETE FROM services");
+  assert.deepEqual(await announced(), []);
+  await clock.advance(600_000);
+  assert.deepEqual(await announced(), ["web"]);
+});

@@ -49,7 +49,8 @@ async function readStatuses(context: CommandContext) {
       });
       const status = parseServerStatus(text);
       statuses.set(name, status);
-      if (status.problems.length > 0) problems.set(name, status.problems.join("; "));
+      const told = [...status.problems, ...(status.daemon?.notices ?? [])];
+      if (told.length > 0) problems.set(name, told.join("; "));
     } catch (error) {
       problems.set(name, messageOf(error));
     }
