@@ -127,7 +127,7 @@ Deno.test("self-healing: what breaks on one server is mended there, and others n
       what: "jiji0 deleted",
       strike: () => lab.on("s3", ["ip", "link", "del", "jiji0"]),
       mended: async () => (await lab.on("s3", ["wg", "show", "jiji0", "peers"])).includes("="),
-      withinS: 15,
+      withinS: 30,
     }));
 
   await chapter(t, "the bridge is deleted under running containers", async () => {
@@ -137,7 +137,7 @@ Deno.test("self-healing: what breaks on one server is mended there, and others n
       unharmed: ["s1", "s2"],
       strike: () => lab.on("s3", ["ip", "link", "del", "jiji-br0"]),
       mended: async () => (await lab.on("s3", ["ip", "addr", "show", "jiji-br0"])).includes("UP"),
-      withinS: 15,
+      withinS: 30,
     });
     const after = await lab.on("s3", inWeb("cat", "/proc/1/stat"));
     assert.equal(after.split(" ")[21], before.split(" ")[21], "the container ran all the time");

@@ -280,7 +280,8 @@ export class FaultMaker {
     server: SimServer,
     o: { readonly writer: SimServer; readonly known: ServerRow },
   ): Statement[] {
-    const row = { ...o.known, removedAtMs: null, ...this.#keyFacts(server.keyIndex) };
+    const keys = this.#keyFacts(server.keyIndex);
+    const row = { ...o.known, removedAtMs: null, doc: {}, ...keys };
     const statements = [upsertServer(row), reviveServer(server.id)];
     const { removedAtMs } = o.known;
     if (removedAtMs === null) return statements;
