@@ -20,7 +20,8 @@ const row: fc.Arbitrary<ContainerRow> = fc.record({
   serverId: fc.constant("s1"),
   instance: fc.constant("s1"),
   name: fc.constantFrom("casa-api", "shop-web-front_old_17"),
-  version: fc.string({ maxLength: 200, unit: "binary" }),
+  version: fc.string({ maxLength: 200, unit: "binary" })
+    .map((text) => text.replace(/\p{Cc}/gu, "")),
   ip: fc.ipV4(),
   ports: fc.array(fc.constantFrom("80/tcp", "53/udp"), { maxLength: 3 }),
   startedAtMs: fc.nat(),
