@@ -137,7 +137,7 @@ function peerStatuses(
       rx_bytes: peer.rxBytes,
       tx_bytes: peer.txBytes,
       psk: peer.presharedKey !== undefined,
-      ...linkFacts(peer, { name, ...o }),
+      ...linkFacts(peer, { name, liveness: o.liveness, peers: wireguard.peers.length }),
     };
   });
 }
@@ -146,14 +146,14 @@ function linkFacts(
   peer: WireguardPeer,
   o: {
     readonly name: string | undefined;
-    readonly names: ReadonlyMap<string, string>;
     readonly liveness: LivenessReport | null;
+    readonly peers: number;
   },
 ): Pick<PeerStatus, "link" | "rtt_ms" | "loss" | "mtu"> {
-  const { name, liveness, names } = o;
+  const { name, liveness } = o;
   const isUsed = peer.allowedIps.some((prefix) => !prefix.includes(":"));
   if (name === undefined || !isUsed) return { link: null, rtt_ms: null, loss: null, mtu: null };
-  const linked = isLinked(liveness ?? undefined, { id: name, peers: new Set(names.values()).size });
+  const linked = isLinked(liveness ?? undefined, { id: name, peers: o.peers });
   return {
     link: linked ? "direct" : "none",
     rtt_ms: liveness?.rtt_ms[name] ?? null,
