@@ -53,11 +53,11 @@ export function ownRow(
     endpoints: o.endpoints ?? config.endpoints,
     lastSeenMs: o.nowMs,
     doc: {
+      ...o.doc,
       version: VERSION,
       schema: SCHEMA_VERSION,
       key: config.wireguard_public_key,
       identity: config.management_ip,
-      ...o.doc,
     },
   };
 }

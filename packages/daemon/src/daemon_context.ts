@@ -69,6 +69,22 @@ export interface DaemonContext {
   readonly wake: (duty: string) => void;
 }
 
+/**
+ * Takes facts for this server's row; undefined says that there is none. What no duty has spoken of
+ * since the daemon's start stays in the row as it was: a restart makes nobody believe that this
+ * server lost its secret or gave its next key up.
+ *
+ * @returns whether anything is new.
+ */
+export function tellDoc(facts: DaemonFacts, told: ServerDoc): boolean {
+  const before: Readonly<Record<string, unknown>> = { ...facts.doc };
+  const isNew = Object.entries(told).some(([name, value]) =>
+    !(name in before) || JSON.stringify(before[name]) !== JSON.stringify(value)
+  );
+  if (isNew) facts.doc = { ...facts.doc, ...told };
+  return isNew;
+}
+
 /** No command of the daemon takes longer unless it says so, milliseconds. */
 export const COMMAND_TIMEOUT_MS = 15_000;
 

@@ -3,6 +3,8 @@ import { makeMeshSecret, meshSecretId, pairKey, parseMeshSecret } from "@jiji/co
 import { parseServerRow, serverCells } from "@jiji/core/corrosion";
 import { managementIp } from "@jiji/core/net";
 import { Secret } from "@jiji/core/runtime";
+import { tellDoc } from "../src/daemon_context.ts";
+import { HeartbeatDuty } from "../src/duties/heartbeat.ts";
 import { KeyChangeDuty } from "../src/duties/key_change.ts";
 import {
   changingBefore,
@@ -331,4 +333,26 @@ Deno.test("KeyChangeDuty: a file that holds no key is named, and nothing is chan
   process.on("wg pubkey", () => ({ exitCode: 1, stderr: "Key is not the correct length" }));
   await assert.rejects(duty.run(SIGNAL), /wireguard.key.next holds no WireGuard key/);
   assert.equal(process.commands("wg set").length, 0);
+});
+
+Deno.test("HeartbeatDuty: a restarted daemon keeps in its row what no duty has looked at yet", async () => {
+  const written: string[] = [];
+  const { context } = setUp({
+    api: {
+      execute: (statements) => {
+        written.push(JSON.stringify(statements[0]?.[1]));
+        return Promise.resolve();
+      },
+      query: () => Promise.resolve([]),
+    },
+  });
+  context.view.filled.servers = true;
+  const doc = { psk: SECRET_ID, next_key: key(11), version: "0.0.1", key: key(99) };
+  context.view.servers.set("s1", serverRow(1, { doc }));
+  await new HeartbeatDuty(context, "host1").run();
+  assert.ok(written[0]?.includes(SECRET_ID) && written[0].includes(key(11)), written[0]);
+  assert.ok(!written[0]?.includes(key(99)), "but its key is that of its configuration");
+  tellDoc(context.facts, { psk: undefined, next_key: undefined });
+  await new HeartbeatDuty(context, "host1").run();
+  assert.ok(!written[1]?.includes(SECRET_ID) && !written[1]?.includes(key(11)), written[1]);
 });

@@ -3,7 +3,7 @@ import * as v from "valibot";
 import { PUBLIC_IP_SOURCES, SERVER_PATHS } from "@jiji/core/cluster";
 import { isPublicIp, normalizeIp } from "@jiji/core/net";
 import { messageOf } from "@jiji/core/runtime";
-import { type DaemonContext, mustRun } from "../daemon_context.ts";
+import { type DaemonContext, mustRun, tellDoc } from "../daemon_context.ts";
 import {
   ARGV_ADDRESSES,
   isBehindNat,
@@ -112,8 +112,7 @@ export class AddressesDuty {
     const before = facts.endpoints ?? config.endpoints;
     const changed = endpoints.join() !== before.join();
     facts.endpoints = endpoints;
-    if (!changed && facts.doc?.nat === nat) return;
-    facts.doc = { ...facts.doc, nat };
+    if (!tellDoc(facts, { nat }) && !changed) return;
     if (changed) logger.info("own endpoints", { endpoints, before });
     wake("heartbeat");
   }

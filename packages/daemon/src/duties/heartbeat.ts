@@ -22,7 +22,7 @@ export class HeartbeatDuty {
       hostname: this.#hostname,
       nowMs: clock.nowMs(),
       endpoints: facts.endpoints,
-      doc: facts.doc,
+      doc: { ...view.servers.get(config.server_id)?.doc, ...facts.doc },
     });
     // A server that lost its state still knows that it was removed.
     const isRemoved = facts.removed.some((row) =>

@@ -7,7 +7,13 @@ import {
   WIREGUARD_CONF,
 } from "@jiji/core/cluster";
 import { isWireguardKey, managementIp } from "@jiji/core/net";
-import { COMMAND_TIMEOUT_MS, type DaemonContext, mustRun, tryRun } from "../daemon_context.ts";
+import {
+  COMMAND_TIMEOUT_MS,
+  type DaemonContext,
+  mustRun,
+  tellDoc,
+  tryRun,
+} from "../daemon_context.ts";
 import { changingBefore, missingAccepts, withIdentities, withKey } from "../mesh/key_change.ts";
 
 /** Prefix of identities. */
@@ -38,19 +44,13 @@ export class KeyChangeDuty {
     const text = await files.read(SERVER_PATHS.wireguardNextKey);
     if (text === undefined) {
       this.#next = undefined;
-      if (facts.doc?.next_key !== undefined) {
-        facts.doc = { ...facts.doc, next_key: undefined };
-        wake("heartbeat");
-      }
+      if (tellDoc(facts, { next_key: undefined })) wake("heartbeat");
       return await this.#tidy(signal);
     }
     const publicKey = await this.#publicKey(text, signal);
     // A change that was cut off after its files were written is finished first.
     if (publicKey === config.wireguard_public_key) return await this.#change(publicKey, signal);
-    if (facts.doc?.next_key !== publicKey) {
-      facts.doc = { ...facts.doc, next_key: publicKey };
-      wake("heartbeat");
-    }
+    if (tellDoc(facts, { next_key: publicKey })) wake("heartbeat");
     if (!this.#isAgreed(publicKey)) return WAITING_LOOK_MS;
     await this.#change(publicKey, signal);
   }
@@ -105,7 +105,7 @@ export class KeyChangeDuty {
     await mustRun(this.#context, ["wg", "set", MESH_INTERFACE, "private-key", next], signal);
     this.#context.config = parseServerConfig(changed);
     await mustRun(this.#context, ["mv", "-f", next, SERVER_PATHS.wireguardKey], signal);
-    facts.doc = { ...facts.doc, next_key: undefined };
+    tellDoc(facts, { next_key: undefined });
     this.#next = undefined;
     this.#isTidy = false;
     ["topology", "path-mtu", "heartbeat"].forEach(wake);

@@ -8,7 +8,7 @@ import {
 } from "@jiji/core/cluster";
 import { managementIp } from "@jiji/core/net";
 import type { Secret } from "@jiji/core/runtime";
-import type { DaemonContext } from "../daemon_context.ts";
+import { type DaemonContext, tellDoc } from "../daemon_context.ts";
 import type { PskFacts, Sessions } from "../mesh/sessions.ts";
 
 /** Preshared keys, and the identities of keys that servers are about to change to. */
@@ -52,8 +52,7 @@ export class MeshKeys {
 
   #tell(): void {
     const { facts, wake, logger } = this.#context;
-    if (facts.doc?.psk === this.#secretId) return;
-    facts.doc = { ...facts.doc, psk: this.#secretId };
+    if (!tellDoc(facts, { psk: this.#secretId })) return;
     logger.info("mesh secret", { name: this.#secretId ?? "none" });
     wake("heartbeat");
   }

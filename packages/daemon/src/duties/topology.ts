@@ -14,6 +14,7 @@ import {
   type DaemonContext,
   mustRun,
   renderFailure,
+  tellDoc,
   tryRun,
 } from "../daemon_context.ts";
 import { withRemembered } from "../removed_servers.ts";
@@ -138,9 +139,7 @@ export class TopologyDuty {
     const accepts = peers.flatMap(({ next_key }) =>
       next_key !== undefined && keys.has(next_key) ? [next_key] : []
     ).sort().slice(0, ACCEPTS_MAX);
-    if (accepts.join() === (facts.doc?.accepts ?? []).join()) return;
-    facts.doc = { ...facts.doc, accepts: accepts.length > 0 ? accepts : undefined };
-    wake("heartbeat");
+    if (tellDoc(facts, { accepts: accepts.length > 0 ? accepts : undefined })) wake("heartbeat");
   }
 
   /** Files of this server name the others' keys and identities, for a start without Corrosion. */
