@@ -216,7 +216,7 @@ LockPersonality=yes`;
 /**
  * Unit of jiji-daemon: root, since it drives WireGuard, routes, firewall and engine. It does not
  * wait for the engine: the mesh comes first, and Corrosion waits for it. The C library keeps less of
- * what was freed (mallopt(3)): 15 MB of 85.
+ * what was freed (mallopt(3)): some 4 MB of 86.
  */
 export function renderDaemonUnit(engine: ServerConfig["engine"]): string {
   return `# Written by jiji server init.

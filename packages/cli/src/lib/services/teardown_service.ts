@@ -200,11 +200,12 @@ else
   ip link delete ${CONTAINER_BRIDGE} 2>/dev/null
 fi
 ip link delete ${MESH_INTERFACE} 2>/dev/null
-for table in filter nat raw; do
+for table in filter nat raw mangle; do
   iptables -w 5 -t $table -S 2>/dev/null |
     grep -E -e "^-A .*-i (${MESH_INTERFACE} -o ${CONTAINER_BRIDGE}|${CONTAINER_BRIDGE} -o ${MESH_INTERFACE}) -j ACCEPT" \\
       -e "^-A INPUT -i ${CONTAINER_BRIDGE} -p udp .*--dport ${PROBE_PORT}:" \\
       -e "^-A PREROUTING -s .* -i ${MESH_INTERFACE} -j DROP" \\
+      -e "^-A FORWARD -o ${MESH_INTERFACE} .*-j TCPMSS" \\
       -e "^-A POSTROUTING -s $cidr -d $cidr -j ACCEPT" | sed 's/^-A/-D/' |
     while read -r rule; do iptables -w 5 -t $table $rule; done
 done
