@@ -12,6 +12,9 @@ function after(words: readonly string[], word: string): string {
   return words[words.indexOf(word) + 1] ?? "";
 }
 
+/** Of changes the last ones are kept. */
+const CHANGES_KEPT = 20;
+
 /** The kernel: empty after each power on. */
 export class SimKernel {
   readonly peers = new Map<string, SimPeer>();
@@ -66,6 +69,7 @@ export class SimKernel {
     }
     this.isDirty = true;
     this.changes.push({ atMs: nowMs, argv });
+    if (this.changes.length > 2 * CHANGES_KEPT) this.changes.splice(0, CHANGES_KEPT);
     if (program === "iptables") this.#drop(words);
     else if (program === "wg" && words[0] === "set") this.#wgSet(words);
     else if (program === "ip" && words.includes("replace")) {

@@ -1,7 +1,6 @@
 /** One simulated server: its kernel, files, replica and containers, and the daemon's real duties. */
 import type { Statement } from "@jiji/core/corrosion";
-import type { Clock } from "@jiji/core/runtime";
-import { RecordingLogger } from "@jiji/core/testing";
+import type { Clock, Logger } from "@jiji/core/runtime";
 import { ClusterView } from "../src/cluster_view.ts";
 import { initialHealth } from "../src/container_health.ts";
 import type { DaemonContext } from "../src/daemon_context.ts";
@@ -30,6 +29,14 @@ import { SimKernel } from "./sim_kernel.ts";
 
 /** Datagrams that wait for a reader at most; the kernel drops the rest. */
 const INBOX_MAX = 1_000;
+
+/** Nobody reads hundreds of logs. */
+const SILENT: Logger = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+};
 
 /** Datagrams for one port. */
 class Inbox {
@@ -166,7 +173,7 @@ export class SimServer {
         },
       },
       view,
-      logger: new RecordingLogger(),
+      logger: SILENT,
       facts: {
         peers: [],
         containers: undefined,
