@@ -80,7 +80,7 @@ class SimCorrosion {
     }
     yield { kind: "opened", queryId: "one" };
     let rowId = 0;
-    if (o.fromChangeId === undefined) {
+    if (o.resume === undefined) {
       for (const cells of this.#cells(statement)) yield { kind: "row", rowId: ++rowId, cells };
       yield { kind: "ready", changeId: 1 };
     }
