@@ -5,9 +5,12 @@ import { simulate } from "../packages/daemon/sim/simulate.ts";
 
 const HELP = `Usage: bin/sim [--servers 64] [--minutes 60] [--seed 1] [--quiet]
 
-Runs the daemon's duties on simulated servers with a simulated clock and network: loss, partitions,
-power loss, lost databases, wrong clocks, moves, removals. Prints faults, violations and what it
-cost; exit code 1 when something that must never happen did, or the cluster did not settle.`;
+Runs the daemon's duties on simulated servers with a simulated clock and network: loss, delays of
+minutes, partitions of any shape, power loss of one or all, lost databases, peers and caches, wrong
+clocks, moves, removals, servers added again, clones of a machine, rows that a stranger wrote. After
+each step it looks at every kernel's peers and routes, at who wrote what, and at what jiji-dns would
+answer. Prints seed, events, faults, violations and what it cost; exit code 1 when something that must
+never happen did, or when the cluster does not settle once the faults are over.`;
 
 const { values } = parseArgs({
   options: {
@@ -40,6 +43,7 @@ const report = await simulate({
 });
 const { rss } = Deno.memoryUsage();
 console.log(`faults       ${report.faults}`);
+console.log(`events       ${report.events}`);
 console.log(`datagrams    ${report.datagrams}`);
 console.log(`simulated    ${seconds(report.simulatedMs)}`);
 console.log(

@@ -62,6 +62,7 @@ export class SimClock implements Clock {
   #nowMs: number;
   readonly #offsetMs: number;
   #order = 0;
+  #fired = 0;
   readonly #timers = new TimerHeap();
 
   /** @param startMs monotonic origin; `wallOffsetMs` is what the wall clock shows beyond it. */
@@ -122,11 +123,21 @@ export class SimClock implements Clock {
     for (let next = this.#next(untilMs); next; next = this.#next(untilMs)) {
       const { atMs } = next;
       this.#nowMs = Math.max(this.#nowMs, atMs);
-      this.#timers.take()?.fire();
-      while (options.together && this.#timers.first?.atMs === atMs) this.#timers.take()?.fire();
+      this.#fire();
+      while (options.together && this.#timers.first?.atMs === atMs) this.#fire();
       await settle();
     }
     this.#nowMs = untilMs;
+  }
+
+  #fire(): void {
+    this.#fired += 1;
+    this.#timers.take()?.fire();
+  }
+
+  /** Timers that have fired. */
+  get fired(): number {
+    return this.#fired;
   }
 
   /** Timers that have not fired. */

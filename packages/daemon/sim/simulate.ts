@@ -18,6 +18,8 @@ export interface SimulationOptions {
 export interface SimulationReport {
   readonly faults: number;
   readonly datagrams: number;
+  /** Everything that happened at an instant: arrivals, runs of duties, ends of waits. */
+  readonly events: number;
   /** Simulated milliseconds, calm included. */
   readonly simulatedMs: number;
   /** Simulated milliseconds from the end of faults until everything was as it should be. */
@@ -85,6 +87,7 @@ export async function simulate(options: SimulationOptions): Promise<SimulationRe
   return {
     faults: count,
     datagrams: cluster.datagrams,
+    events: cluster.clock.fired,
     simulatedMs: cluster.clock.monotonicMs(),
     settledAfterMs,
     violations: violations.slice(0, VIOLATIONS_MAX),
