@@ -176,6 +176,8 @@ export class MockSSHManager implements RemoteHost {
       case state.config.engine:
         return runEngine(state, args);
       case "sh":
+        // A server without curl: the program that the script falls back to.
+        if (args[0] === "-c") return this.#answer(args.slice(5) as unknown as Argv, stdin);
         return args[0] === "-s" ? runScript(state, stdin, args.slice(2)) : undefined;
       case "mkdir":
         args.slice(1).forEach((folder) => state.folders.add(folder));

@@ -1,12 +1,15 @@
 /** What jiji-dns tells over HTTP on the server's own address: metrics, names, reasons. */
 import { type DnsNames, serviceLabel } from "@jiji/core/cluster";
 import { type Clock, type Logger, messageOf } from "@jiji/core/runtime";
+import { awaitNames, parseExpectation } from "./commands/await_names.ts";
 import type { DnsCache, Explained } from "./dns_cache.ts";
 import type { ServerAddress } from "./upstream.ts";
 
 /** Ports of {@link serveStatus}. */
 export interface StatusOptions {
   readonly address: ServerAddress;
+  /** Where names are answered on that address. */
+  readonly dnsPort: number;
   readonly cache: DnsCache;
   readonly domain: string;
   readonly metrics: () => string;
@@ -76,6 +79,32 @@ export async function serveStatus(options: StatusOptions): Promise<void> {
   }
 }
 
+/** Questions of {@link answerAwait} at once; a deploy asks one. */
+const AWAITS_MAX = 16;
+/** None of them waits longer, milliseconds. */
+const AWAIT_MAX_MS = 30_000;
+let awaiting = 0;
+
+/** The convergence barrier without a program of its own: `?timeout_ms=5000&expect=NAME=+IP,-IP`. */
+async function answerAwait(url: URL, o: StatusOptions): Promise<Response> {
+  const timeoutMs = Number(url.searchParams.get("timeout_ms") ?? "");
+  const texts = url.searchParams.getAll("expect");
+  if (!(timeoutMs >= 0 && timeoutMs <= AWAIT_MAX_MS) || texts.length === 0) {
+    return new Response("timeout_ms and expect are needed\n", { status: 400 });
+  }
+  if (awaiting >= AWAITS_MAX) return new Response("too many at once\n", { status: 503 });
+  awaiting += 1;
+  try {
+    const expectations = texts.map(parseExpectation);
+    const server = { hostname: o.address.hostname, port: o.dnsPort };
+    return Response.json(await awaitNames(expectations, { server, timeoutMs, clock: o.clock }));
+  } catch (error) {
+    return new Response(`${messageOf(error)}\n`, { status: 400 });
+  } finally {
+    awaiting -= 1;
+  }
+}
+
 async function answerRequest(
   request: Request,
   o: StatusOptions & { readonly from: Deno.Addr },
@@ -97,8 +126,9 @@ async function answerRequest(
       }),
     );
   }
+  if (url.pathname === "/await") return await answerAwait(url, o);
   if (url.pathname === "/resolvers") {
     return Response.json({ resolvers: await o.resolvers(url.searchParams.get("name") ?? "") });
   }
-  return new Response("there are /metrics, /names and /resolvers\n", { status: 404 });
+  return new Response("there are /metrics, /names, /await and /resolvers\n", { status: 404 });
 }

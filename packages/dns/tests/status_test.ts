@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { parseBarrierReport } from "@jiji/core/cluster";
 import type { ContainerRow } from "@jiji/core/corrosion";
 import { silentLogger, systemClock, waitFor } from "@jiji/core/runtime";
 import { fetchNames, fetchResolvers, renderNames } from "../src/commands/names.ts";
@@ -74,6 +75,8 @@ Deno.test("serveStatus(): tells metrics and names to members, nothing to others"
   metrics.countCache(true);
   const serving = serveStatus({
     address: { hostname: "127.0.0.1", port },
+    // Nobody answers names there.
+    dnsPort: freePort(),
     cache: cacheOf(row(1)),
     domain: "jiji",
     metrics: () =>
@@ -113,6 +116,22 @@ Deno.test("serveStatus(): tells metrics and names to members, nothing to others"
   assert.match(renderNames({ ...names, heard_ms_ago: 5_000 }), /^casa-api/);
   const place = { hostname: "127.0.0.1", port, name: "example.com" };
   assert.deepEqual(await fetchResolvers(place), ["192.0.2.11"]);
+  const asked = await get("/await?timeout_ms=0&expect=casa-api.jiji%3D%2B10.210.1.4");
+  const report = parseBarrierReport(await asked.text());
+  assert.equal(report.converged, false);
+  assert.deepEqual(report.pending.map((one) => one.name), ["casa-api.jiji"]);
+  for (
+    const bad of [
+      "",
+      "?timeout_ms=5",
+      "?timeout_ms=99999999&expect=a%3D",
+      "?timeout_ms=5&expect=%24(x)",
+    ]
+  ) {
+    const refused = await get(`/await${bad}`);
+    assert.equal(refused.status, 400, bad);
+    await refused.body?.cancel();
+  }
   isMember = false;
   await assert.rejects(fetchNames({ hostname: "127.0.0.1", port }), /HTTP 403/);
   stop.abort();

@@ -106,6 +106,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     feedCache(cache, { ...options, clock, logger, onHeard }),
     serveStatus({
       address: { hostname: listen[0]!.hostname, port: options.statusPort },
+      dnsPort: listen[0]!.port,
       ...{ cache, domain: config.service_domain, metrics, clock, logger, signal },
       ...{ heardMsAgo, resolvers },
       isClient: (ip) => server.isClient(ip),
