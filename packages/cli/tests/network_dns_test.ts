@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { DnsNames } from "@jiji/core";
-import { groupNames } from "../src/commands/network_dns.ts";
+import { groupNames } from "../src/commands/network/dns.ts";
 
 function report(name: string, ...answered: boolean[]): DnsNames {
   const containers = answered.map((one, index) => ({

@@ -10,7 +10,7 @@ export function networkCommands(run: Run) {
     clusterCommand("status", "servers, links between them and what they run")
       .action((options: CommonOptions & OutputFlags) =>
         run(options, async (ports) => {
-          const { networkStatus } = await import("../commands/network_status.ts");
+          const { networkStatus } = await import("../commands/network/status.ts");
           await networkStatus(options, ports);
         })
       ),
@@ -20,7 +20,7 @@ export function networkCommands(run: Run) {
       .argument("[name]", "only this name, with reasons")
       .action((name: string | undefined, options: CommonOptions & OutputFlags) =>
         run(options, async (ports) => {
-          const { networkDns } = await import("../commands/network_dns.ts");
+          const { networkDns } = await import("../commands/network/dns.ts");
           await networkDns(name, options, ports);
         })
       ),

@@ -1,19 +1,19 @@
 import { messageOf, parseServerStatus, SERVER_PATHS, type ServerStatus } from "@jiji/core";
-import { OBSERVE_TIMEOUT_MS } from "../constants.ts";
+import { OBSERVE_TIMEOUT_MS } from "../../constants.ts";
 import {
   isAllLinked,
   linkProblems,
   renderLinks,
   renderServers,
-} from "../lib/network/status_text.ts";
-import { linkMatrix, type StatusView } from "../lib/network/status_view.ts";
+} from "../../lib/network/status_text.ts";
+import { linkMatrix, type StatusView } from "../../lib/network/status_view.ts";
 import {
   type CommandContext,
   type CommonOptions,
   type Ports,
   setupCommandContext,
-} from "../utils/command_helpers.ts";
-import { mustRun } from "../utils/remote.ts";
+} from "../../utils/command_helpers.ts";
+import { mustRun } from "../../utils/remote.ts";
 
 /**
  * `jiji network status`: the whole cluster at a glance, also when part of it is down.

@@ -1,13 +1,13 @@
 import { ageOfNames, type DnsNames, messageOf, parseDnsNames, SERVER_PATHS } from "@jiji/core";
-import { OBSERVE_TIMEOUT_MS } from "../constants.ts";
-import { renderTable } from "../lib/output/table.ts";
+import { OBSERVE_TIMEOUT_MS } from "../../constants.ts";
+import { renderTable } from "../../lib/output/table.ts";
 import {
   type CommandContext,
   type CommonOptions,
   type Ports,
   setupCommandContext,
-} from "../utils/command_helpers.ts";
-import { mustRun } from "../utils/remote.ts";
+} from "../../utils/command_helpers.ts";
+import { mustRun } from "../../utils/remote.ts";
 
 /** One name as one or more servers answer it. */
 export interface NameRow {
