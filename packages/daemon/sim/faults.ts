@@ -87,6 +87,7 @@ export class FaultMaker {
       () => this.#forgeContainer(),
       () => this.#forgeServer(),
       () => this.#forgeGarbage(),
+      () => this.#tidy(),
       () => this.#heal(),
     ];
     return await faults[this.#below(faults.length)]!();
@@ -356,6 +357,11 @@ export class FaultMaker {
     else cells[at] = "\u0000;$(reboot)";
     writer?.forge("servers", cells);
     return `a stranger garbles the row of ${victim.id}`;
+  }
+
+  async #tidy(): Promise<string> {
+    await this.tidyUp();
+    return "the operator takes out what strangers left";
   }
 
   #heal(): string {

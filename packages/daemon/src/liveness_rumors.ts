@@ -134,6 +134,7 @@ export class RumorMill {
       readonly heardAtMs: number;
     },
   ): boolean {
+    if ((this.#accusers.get(id)?.size ?? 0) < WITNESSES_MIN) return false;
     const able = o.watchers.filter((watcher) => !o.silent.has(watcher));
     const witnesses = able.filter((watcher) => {
       const word = this.#heard.get(watcher);

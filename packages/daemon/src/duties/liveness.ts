@@ -50,6 +50,7 @@ export class LivenessDuty {
   #silent = "";
   #peers: DaemonContext["facts"]["peers"] = [];
   #passing = false;
+  #judging = false;
   #roundAtMs = -Infinity;
 
   constructor(context: DaemonContext, bind: BindDatagram) {
@@ -74,7 +75,7 @@ export class LivenessDuty {
         this.#send(socket, { kind: "ping", address, seq });
       }
     }
-    await this.#judge();
+    await this.#judge(true);
     const restMs = this.#roundAtMs - clock.monotonicMs();
     return Math.max(1, this.#table.hasSuspects ? Math.min(restMs, SUSPECT_EVERY_MS) : restMs);
   }
@@ -153,7 +154,18 @@ export class LivenessDuty {
     if (news) this.#passOn(socket);
     // Whoever is heard may have been silent: that is told at once, not with the next round.
     const wasSilent = this.#context.facts.silent.has(message.from);
-    if (news || wasSilent) await this.#judge().catch(() => undefined);
+    if (wasSilent) await this.#judge().catch(() => undefined);
+    else if (news) this.#judgeSoon();
+  }
+
+  /** News change the verdict now; what comes in the same moment is judged with it. */
+  #judgeSoon(): void {
+    if (this.#judging) return;
+    this.#judging = true;
+    this.#context.clock.sleep(PASS_ON_MS).then(() => {
+      this.#judging = false;
+      return this.#judge();
+    }).catch(() => undefined);
   }
 
   /** News go to the neighbours now; what comes in the same moment goes with it. */
@@ -168,11 +180,12 @@ export class LivenessDuty {
     }).catch(() => undefined);
   }
 
-  async #judge(): Promise<void> {
+  async #judge(isRound = false): Promise<void> {
     const { clock } = this.#context;
     const said = this.#table.judge({ nowMs: clock.monotonicMs(), wallMs: clock.nowMs() });
     if (said && this.#socket) this.#passOn(this.#socket);
-    await this.#write();
+    // Between two rounds only a changed verdict is worth a file.
+    if (isRound || this.#table.silent.join() !== this.#silent) await this.#write();
   }
 
   async #write(): Promise<void> {

@@ -65,11 +65,25 @@ export async function observeWireguard(
   throw new Error(renderFailure(argv, result));
 }
 
+/** A file of peers, which is parsed again only when it says something else. */
+class SeedFile {
+  #text = "";
+  #peers: readonly PeerSeed[] = [];
+
+  peersIn(text: string): readonly PeerSeed[] {
+    if (text !== this.#text) this.#peers = parsePeerSeeds(text);
+    this.#text = text;
+    return this.#peers;
+  }
+}
+
 /** Keeps the mesh as rows, seeds and cache say. */
 export class TopologyDuty {
   readonly #context: DaemonContext;
   #restartedAtMs = -Infinity;
   #cacheText: string | undefined;
+  readonly #seeds = new SeedFile();
+  readonly #cache = new SeedFile();
   #reported = "";
   #sessions: Sessions = new Map();
   #next = { keys: "", sinceMs: 0 };
@@ -195,8 +209,8 @@ export class TopologyDuty {
     this.#cacheText ??= await files.read(PEER_CACHE_FILE) ?? "";
     return {
       rows: withRemembered(view.servers.values(), facts.removed),
-      seeds: parsePeerSeeds(await files.read(SERVER_PATHS.peerSeed) ?? ""),
-      cache: parsePeerSeeds(this.#cacheText),
+      seeds: this.#seeds.peersIn(await files.read(SERVER_PATHS.peerSeed) ?? ""),
+      cache: this.#cache.peersIn(this.#cacheText),
     };
   }
 
