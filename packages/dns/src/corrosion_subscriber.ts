@@ -30,6 +30,8 @@ export interface SubscriberOptions {
   readonly signal: AbortSignal;
   /** Saves what is known; called after changes, {@link SNAPSHOT_EVERY_MS} apart. */
   readonly save: (snapshot: Snapshot) => Promise<void>;
+  /** Listens to the daemon until the signal aborts. Default: nothing is heard from it. */
+  readonly hearNews?: (onNews: (news: ContainerNews) => void) => Promise<void>;
   /** Called with everything that Corrosion says. Default: nobody listens. */
   readonly onHeard?: () => void;
 }
@@ -39,6 +41,11 @@ export async function runSubscriber(options: SubscriberOptions): Promise<void> {
   const { cache } = options;
   const servers = new Map<string, ServerRow>();
   const saver = new Saver(options, servers);
+  let heardAtMs = -Infinity;
+  const onHeard = () => {
+    heardAtMs = options.clock.monotonicMs();
+    options.onHeard?.();
+  };
   const ports = {
     api: options.api,
     subscribe: options.subscribe,
@@ -53,14 +60,14 @@ export async function runSubscriber(options: SubscriberOptions): Promise<void> {
     parse: parseServerRow,
     sink: {
       onRows(rows) {
-        options.onHeard?.();
+        onHeard();
         servers.clear();
         for (const [id, row] of rows) servers.set(id, row);
         cache.replaceServers(servers.values(), options.clock.monotonicMs());
         saver.touch();
       },
       onRow(id, row) {
-        options.onHeard?.();
+        onHeard();
         const tombstone = servers.get(id)?.removedAtMs;
         servers.set(id, row);
         cache.putServer(row, options.clock.monotonicMs());
@@ -68,7 +75,7 @@ export async function runSubscriber(options: SubscriberOptions): Promise<void> {
         if (tombstone !== row.removedAtMs) saver.touch();
       },
       onGone(id) {
-        options.onHeard?.();
+        onHeard();
         servers.delete(id);
         cache.removeServer(id);
         saver.touch();
@@ -81,29 +88,37 @@ export async function runSubscriber(options: SubscriberOptions): Promise<void> {
     parse: parseContainerRow,
     sink: {
       onRows(rows) {
-        options.onHeard?.();
+        onHeard();
         cache.replaceContainers(rows.values(), options.clock.monotonicMs());
         saver.touch();
       },
       onRow(_id, row) {
-        options.onHeard?.();
+        onHeard();
         cache.putContainer(row);
         saver.touch();
       },
       onGone(id) {
-        options.onHeard?.();
+        onHeard();
         cache.removeContainer(id);
         saver.touch();
       },
     },
   });
-  await Promise.all([followServers, followContainers, saver.run(), sweepCache(options)]);
+  await Promise.all([
+    followServers,
+    followContainers,
+    saver.run(),
+    sweepCache(options, () => heardAtMs),
+  ]);
 }
 
 /** Lets go, little by little, of what Corrosion has no row for any more. */
-async function sweepCache({ cache, clock, signal }: SubscriberOptions): Promise<void> {
+async function sweepCache(
+  { cache, clock, signal }: SubscriberOptions,
+  heardAtMs: () => number,
+): Promise<void> {
   while (!signal.aborted) {
-    cache.sweep(clock.monotonicMs());
+    cache.sweep(clock.monotonicMs(), heardAtMs());
     await clock.sleep(SWEEP_EVERY_MS, { signal }).catch(() => undefined);
   }
 }

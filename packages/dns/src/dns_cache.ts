@@ -62,6 +62,7 @@ export class DnsCache {
    * a Corrosion that lost its database shows few rows at first.
    */
   replaceContainers(rows: Iterable<ContainerRow>, nowMs: number): void {
+    this.#news.renew(nowMs);
     const missing = new Set(this.#containers.keys());
     const changed = new Set<string>();
     for (const row of rows) {
@@ -103,10 +104,11 @@ export class DnsCache {
    * Lets held containers go: those whose server's row has been there long enough for its containers'
    * rows to have come as well, and those that were held too long.
    *
+   * @param heardAtMs when Corrosion was heard last.
    * @returns how many are still held.
    */
-  sweep(nowMs: number): number {
-    this.#endNews(nowMs);
+  sweep(nowMs: number, heardAtMs: number = nowMs): number {
+    this.#endNews(nowMs, heardAtMs);
     for (const [id, sinceMs] of this.#held) {
       const heldMs = nowMs - sinceMs;
       const knownMs = nowMs -
@@ -118,8 +120,8 @@ export class DnsCache {
   }
 
   /** News that Corrosion has not confirmed in time give way to what it says. */
-  #endNews(nowMs: number): void {
-    for (const [id, { told, late }] of this.#news.expire(nowMs)) {
+  #endNews(nowMs: number, heardAtMs: number): void {
+    for (const [id, { told, late }] of this.#news.expire(nowMs, heardAtMs)) {
       if (late) this.putContainer(late);
       else if (told) this.#held.set(id, nowMs);
     }

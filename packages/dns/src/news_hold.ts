@@ -5,7 +5,7 @@ import { type ContainerRow, NEWS_HOLD_MS } from "@jiji/core/corrosion";
 export interface HeldNews {
   /** Null: the container is gone. */
   readonly told: ContainerRow | null;
-  readonly untilMs: number;
+  toldAtMs: number;
   /** The last row that the table had; undefined when it had none. */
   late: ContainerRow | undefined;
 }
@@ -30,7 +30,7 @@ export class NewsHold {
     const late = before ? before.late : news.late;
     this.#held.delete(id);
     if (news.told && late && isSameRow(news.told, late)) return;
-    this.#held.set(id, { told: news.told, late, untilMs: news.nowMs + NEWS_HOLD_MS });
+    this.#held.set(id, { told: news.told, late, toldAtMs: news.nowMs });
   }
 
   /** Whether a row that the table brings is to be believed now. */
@@ -55,9 +55,19 @@ export class NewsHold {
     this.#held.delete(id);
   }
 
-  /** Lets go of news whose time is over, and gives them. */
-  expire(nowMs: number): (readonly [id: string, news: HeldNews])[] {
-    const over = [...this.#held].filter(([, news]) => nowMs >= news.untilMs);
+  /** All rows were read anew: what they lack may still be on its way to this server's table. */
+  renew(nowMs: number): void {
+    for (const news of this.#held.values()) news.toldAtMs = nowMs;
+  }
+
+  /**
+   * Lets go of news whose time is over, and gives them. While the table says nothing (`heardAtMs`:
+   * when it was heard last) it can't confirm anything either: news hold on.
+   */
+  expire(nowMs: number, heardAtMs: number): (readonly [id: string, news: HeldNews])[] {
+    const over = [...this.#held].filter(([, { toldAtMs }]) =>
+      nowMs - toldAtMs >= NEWS_HOLD_MS && heardAtMs >= toldAtMs
+    );
     for (const [id] of over) this.#held.delete(id);
     return over;
   }

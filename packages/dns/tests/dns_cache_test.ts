@@ -251,3 +251,16 @@ Deno.test("DnsCache.takeNews(): news that Corrosion never confirms give way to i
   cache.sweep(NEWS_HOLD_MS + HELD_MAX_MS);
   assert.deepEqual(ips(cache), [lost.ip, wrong.ip].sort(), "no row ever came");
 });
+
+Deno.test("DnsCache.takeNews(): while Corrosion is away news stay, and after it until it has caught up", () => {
+  const [one, two] = [container({ instance: "one" }), container({ instance: "two" })];
+  const cache = filled(one, two);
+  cache.takeNews({ rows: [], gone: [one.id] }, 10);
+  cache.sweep(HELD_MAX_MS, 5);
+  assert.deepEqual(ips(cache), [two.ip], "nothing was heard since");
+  cache.replaceContainers([one, two], HELD_MAX_MS + 1);
+  cache.sweep(HELD_MAX_MS + 2, HELD_MAX_MS + 1);
+  assert.deepEqual(ips(cache), [two.ip], "the table may be behind");
+  cache.sweep(HELD_MAX_MS + 1 + NEWS_HOLD_MS, HELD_MAX_MS + NEWS_HOLD_MS);
+  assert.deepEqual(ips(cache), [one.ip, two.ip].sort());
+});
