@@ -116,7 +116,7 @@ Deno.test("dns: resolvers of glibc and musl, restarts, Corrosion away, forwardin
       return (await resolvers.addresses("musl", "api")).length === 1 ? true : undefined;
     }, { timeoutMs: 5_000 });
     await eventually("the snapshot has it", async () => {
-      const text = await lab.on("s1", ["cat", "/var/lib/jiji/dns/snapshot.json"]);
+      const text = await lab.on("s1", ["cat", "/var/lib/jiji/dns/snapshot.jsonl"]);
       return text.includes(second!) ? undefined : true;
     }, { timeoutMs: 10_000 });
     await lab.on("s1", ["systemctl", "restart", "jiji-dns"]);

@@ -1,5 +1,6 @@
 /** Keeps the cache equal to Corrosion's tables, and the snapshot on disk equal to the cache. */
 import {
+  type ContainerNews,
   type CorrosionApi,
   followTable,
   parseContainerRow,
@@ -104,9 +105,14 @@ export async function runSubscriber(options: SubscriberOptions): Promise<void> {
       },
     },
   });
+  const hearing = options.hearNews?.((news) => {
+    cache.takeNews(news, options.clock.monotonicMs());
+    saver.touch();
+  });
   await Promise.all([
     followServers,
     followContainers,
+    hearing,
     saver.run(),
     sweepCache(options, () => heardAtMs),
   ]);

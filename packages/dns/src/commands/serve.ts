@@ -98,11 +98,6 @@ export async function serve(options: ServeOptions): Promise<void> {
   await Promise.all([
     ...listen.map((address) => server.listen(address)),
     watchLiveness({ path: options.livenessFile, clock, signal, onSilent }),
-    listenToNews({
-      connect: () => Deno.connect({ transport: "unix", path: SERVER_PATHS.news }),
-      onNews: (news) => cache.takeNews(news, clock.monotonicMs()),
-      ...{ clock, signal, random: systemRandom },
-    }),
     feedCache(cache, { ...options, clock, logger, onHeard }),
     serveStatus({
       address: { hostname: listen[0]!.hostname, port: options.statusPort },
@@ -145,6 +140,11 @@ async function feedCache(
     logger,
     signal,
     onHeard,
+    hearNews: (onNews) =>
+      listenToNews({
+        connect: () => Deno.connect({ transport: "unix", path: SERVER_PATHS.news }),
+        ...{ onNews, clock, signal, random: systemRandom },
+      }),
     save: (snapshot) => writeSnapshot(o.stateFolder, snapshot),
   });
 }
