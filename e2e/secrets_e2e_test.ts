@@ -99,13 +99,23 @@ Deno.test("secrets: nowhere but in the container and in files for root alone", a
     assert.equal(key.length, 44);
     secrets.set(`the Corrosion token of ${server}`, token);
     secrets.set(`the WireGuard key of ${server}`, key);
+    const shared = (await lab.on(server, ["cat", "/etc/jiji/mesh.psk"])).trim();
+    const state = await lab.on(server, ["wg", "show", "jiji0", "preshared-keys"]);
+    const pairs = state.trim().split("\n").map((line) => line.split("\t")[1] ?? "");
+    assert.equal(shared.length, 44);
+    assert.equal(pairs.length, SERVERS.length - 1);
+    secrets.set("the secret of the mesh", shared);
+    for (const [index, pair] of pairs.entries()) {
+      assert.equal(pair.length, 44, "every pair has a preshared key");
+      secrets.set(`preshared key ${index} of ${server}`, pair);
+    }
   }
 
   await chapter(t, "the watch sees what there is to see", () => {
     // The container's own process has it: if that was not seen, the watch proves nothing.
     const inContainer = report.seen.filter((seen) => isInContainer(seen.group));
     assert.ok(inContainer.some((seen) => seen.text.includes(NEEDLE)));
-    assert.ok(report.seen.some((seen) => /jiji-daemon.*\nprobe\n/s.test(seen.text)));
+    assert.ok(report.seen.some((seen) => /\nkamal-proxy\ndeploy\n/.test(seen.text)));
     assert.ok(report.rounds > 200, `${report.rounds} rounds`);
   });
 
