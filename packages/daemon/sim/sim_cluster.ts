@@ -16,8 +16,12 @@ const GOSSIP_FANOUT = 3;
 const FRESH_ROUNDS = 4;
 /** In clusters larger than this not everyone compares everything in every round. */
 const SYNCS_PER_ROUND = 16;
+/** For this many rounds a server picks from the same others. */
+const PARTNERS_ROUNDS = 8;
 /** Members that a newcomer's seed names. */
 const SEEDS_MAX = 20;
+/** Clusters larger than this are there already: nobody makes hundreds of servers join in one second. */
+const NEW_MAX = 64;
 
 /** A cluster on one clock. */
 export class SimCluster {
@@ -41,6 +45,7 @@ export class SimCluster {
   readonly #marks = new Map<SimServer, number[]>();
   /** Steps taken. */
   step = 0;
+  readonly #partners = new Map<SimServer, { round: number; partners: readonly SimServer[] }>();
   #rounds = 0;
   #sinceHandshakeMs = HANDSHAKE_MS;
 
@@ -51,14 +56,16 @@ export class SimCluster {
     }
     for (const server of this.servers) {
       // Each knows some of those that were made members with it; one of them wrote its row.
-      const before = this.servers.slice(0, server.index - 1);
-      const known = this.servers.filter((other) => other !== server).slice(0, SEEDS_MAX);
+      const isNew = count <= NEW_MAX;
+      const others = this.servers.filter((other) => other !== server);
+      const writers = isNew ? others.slice(0, 1) : this.servers;
+      const known = isNew ? others.slice(0, SEEDS_MAX) : others;
       server.files.set(
         SERVER_PATHS.peerSeed,
         renderPeerSeeds(known.map((other) => seedOf(other.index))),
       );
       const value = { version: 0, removedVersion: 0, row: rowOf(server.index) };
-      before[0]?.merge({ table: "servers", id: server.id, value });
+      for (const one of writers) one.merge({ table: "servers", id: server.id, value });
       server.boot();
     }
   }
@@ -208,15 +215,27 @@ export class SimCluster {
       if (!server.isUp) continue;
       const marks = this.#marks.get(server) ?? [];
       this.#marks.set(server, [...marks, server.replica.head].slice(-FRESH_ROUNDS));
-      for (let count = 0; count < GOSSIP_FANOUT; count++) {
-        const other = servers[Math.floor(this.random.next() * servers.length)]!;
+      const partners = this.#partnersOf(server);
+      for (let count = 0; count < GOSSIP_FANOUT && partners.length > 0; count++) {
+        const other = partners[Math.floor(this.random.next() * partners.length)]!;
         if (other === server || !this.#gossips(server, other)) continue;
         if (this.random.next() < this.loss) continue;
-        const isSync = (this.#rounds + server.index) % syncEvery === 0;
+        const isSync = (this.#rounds + server.index) % syncEvery === 0 ||
+          !this.#synced.has(this.#way(server, other));
         if (isSync) this.#sync(server, other);
         else this.#tell(server, { other, from: marks[0] ?? 0 });
       }
     }
+  }
+
+  /** Whom a server may gossip with: those that its kernel knows, looked up now and then. */
+  #partnersOf(server: SimServer): readonly SimServer[] {
+    const known = this.#partners.get(server);
+    if (known && this.#rounds - known.round < PARTNERS_ROUNDS) return known.partners;
+    const { peers } = server.kernel;
+    const partners = this.servers.filter((other) => peers.has(other.key));
+    this.#partners.set(server, { round: this.#rounds, partners });
+    return partners;
   }
 
   #sync(server: SimServer, other: SimServer): void {

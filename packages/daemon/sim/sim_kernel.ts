@@ -19,6 +19,8 @@ const CHANGES_KEPT = 20;
 export class SimKernel {
   readonly peers = new Map<string, SimPeer>();
   readonly routes = new Set<string>();
+  /** Which peer claimed a prefix last. */
+  readonly #owners = new Map<string, string>();
   /** Addresses of which everything is dropped on arrival. */
   readonly drops = new Set<string>();
   /** Commands that changed something, with their simulated time. */
@@ -42,6 +44,7 @@ export class SimKernel {
   /** Power loss. */
   clear(): void {
     this.peers.clear();
+    this.#owners.clear();
     this.routes.clear();
     this.drops.clear();
     this.isDirty = true;
@@ -113,11 +116,11 @@ export class SimKernel {
     if (words.includes("allowed-ips")) {
       peer.allowed = after(words, "allowed-ips").split(",");
       // The kernel gives an address to one peer: the last that claimed it.
-      const claimed = new Set(peer.allowed);
-      for (const [other, { allowed }] of this.peers) {
-        if (other === publicKey || !allowed.some((prefix) => claimed.has(prefix))) continue;
-        const kept = allowed.filter((prefix) => !claimed.has(prefix));
-        allowed.splice(0, allowed.length, ...kept);
+      for (const prefix of peer.allowed) {
+        const owner = this.#owners.get(prefix);
+        const other = owner === publicKey ? undefined : this.peers.get(owner ?? "");
+        if (other) other.allowed = other.allowed.filter((one) => one !== prefix);
+        this.#owners.set(prefix, publicKey);
       }
     }
     this.peers.set(publicKey, peer);

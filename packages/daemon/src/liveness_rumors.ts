@@ -29,8 +29,8 @@ const WITNESSES_SHARE = 1 / 3;
 export class RumorMill {
   readonly #self: string;
   readonly #heard = new Map<string, Heard>();
-  /** Words that messages are still to carry. */
-  readonly #due = new Set<Heard>();
+  /** Words that messages are still to carry, by how many; in each, those that came first. */
+  readonly #due: readonly Set<Heard>[] = Array.from({ length: SENDS + 1 }, () => new Set());
   /** Who says of a server that it is silent. */
   readonly #accusers = new Map<string, Set<string>>();
   #own: readonly string[] = [];
@@ -49,7 +49,7 @@ export class RumorMill {
     const word = this.#heard.get(id);
     if (!word) return;
     this.#heard.delete(id);
-    this.#due.delete(word);
+    this.#due[word.sends]?.delete(word);
     for (const silent of word.silent) {
       const accusers = this.#accusers.get(silent);
       accusers?.delete(id);
@@ -61,7 +61,7 @@ export class RumorMill {
     this.#forget(rumor.id);
     const word = { ...rumor, atMs, sends: SENDS };
     this.#heard.set(word.id, word);
-    this.#due.add(word);
+    this.#due[SENDS]?.add(word);
     for (const silent of word.silent) {
       const accusers = this.#accusers.get(silent);
       if (accusers) accusers.add(word.id);
@@ -114,11 +114,18 @@ export class RumorMill {
 
   /** Words for the next message: those that were sent least often first. */
   next(): Rumor[] {
-    const due = [...this.#due].sort((a, b) => b.sends - a.sends || b.version - a.version);
-    return due.slice(0, RUMORS_MAX).map((one) => {
-      one.sends -= 1;
-      if (one.sends === 0) this.#due.delete(one);
-      return { id: one.id, version: one.version, silent: one.silent };
+    const due: Heard[] = [];
+    for (let sends = SENDS; sends > 0 && due.length < RUMORS_MAX; sends--) {
+      for (const word of this.#due[sends]!) {
+        if (due.length === RUMORS_MAX) break;
+        due.push(word);
+      }
+    }
+    return due.map((word) => {
+      this.#due[word.sends]!.delete(word);
+      word.sends -= 1;
+      if (word.sends > 0) this.#due[word.sends]!.add(word);
+      return { id: word.id, version: word.version, silent: word.silent };
     });
   }
 

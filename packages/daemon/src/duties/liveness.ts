@@ -13,8 +13,10 @@ import {
   SUSPECT_EVERY_MS,
 } from "../liveness_prober.ts";
 
-/** News wait this long for more, milliseconds. */
-const PASS_ON_MS = 20;
+/** News wait this long for more before they are passed on, milliseconds. */
+const PASS_ON_MS = 120;
+/** News wait this long for more before everybody is judged anew, milliseconds. */
+const JUDGE_AFTER_MS = 100;
 
 /** A UDP socket as a port. */
 export interface DatagramSocket {
@@ -162,7 +164,7 @@ export class LivenessDuty {
   #judgeSoon(): void {
     if (this.#judging) return;
     this.#judging = true;
-    this.#context.clock.sleep(PASS_ON_MS).then(() => {
+    this.#context.clock.sleep(JUDGE_AFTER_MS).then(() => {
       this.#judging = false;
       return this.#judge();
     }).catch(() => undefined);

@@ -53,6 +53,9 @@ const ROW_LATE_MS = 40_000;
 /** Next keys that one server tells to accept; see `ServerDoc`. */
 const ACCEPTS_MAX = 16;
 
+/** Two looks at a mesh of this many peers are so far apart at least, milliseconds a peer. */
+const GAP_PER_PEER_MS = 10;
+
 /** What WireGuard has now; undefined when the interface is missing. */
 export async function observeWireguard(
   context: Pick<DaemonContext, "process">,
@@ -81,6 +84,7 @@ class SeedFile {
 export class TopologyDuty {
   readonly #context: DaemonContext;
   #restartedAtMs = -Infinity;
+  #lookedAtMs = -Infinity;
   #cacheText: string | undefined;
   readonly #seeds = new SeedFile();
   readonly #cache = new SeedFile();
@@ -99,6 +103,11 @@ export class TopologyDuty {
   async run(signal: AbortSignal): Promise<number | void> {
     const context = this.#context;
     if (context.facts.standsDown) return;
+    // However often it is woken: what a look costs grows with the cluster, what it may cost does not.
+    const gapMs = context.facts.peers.length * GAP_PER_PEER_MS -
+      (context.clock.monotonicMs() - this.#lookedAtMs);
+    if (gapMs > 0) return gapMs;
+    this.#lookedAtMs = context.clock.monotonicMs();
     const wireguard = await observeWireguard(context, signal);
     const known = await this.#membership();
     const holders = new Set(wireguard?.peers.map((peer) => peer.publicKey));
