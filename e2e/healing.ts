@@ -29,7 +29,7 @@ export function pairsAmong(...servers: readonly Server[]): Pair[] {
 const ASK_ON = `asked=0; failed=0; when=
 while [ ! -e "$1" ]; do
   asked=$((asked + 1))
-  timeout 3 wget -q -O /dev/null "$2" || { failed=$((failed + 1)); when="$when $(date +%T)"; }
+  timeout 5 wget -q -O /dev/null "$2" || { failed=$((failed + 1)); when="$when $(date +%T)"; }
   sleep 0.1
 done
 rm "$1"
