@@ -2,6 +2,7 @@ import * as v from "valibot";
 import { ServerDocSchema } from "../corrosion/server_doc.ts";
 import { DaemonReportSchema } from "./daemon_report.ts";
 import { LivenessSchema } from "./liveness.ts";
+import { parseReport } from "./parse_report.ts";
 
 const ServerSchema = v.object({
   id: v.string(),
@@ -163,14 +164,4 @@ export type BarrierReport = v.InferOutput<typeof BarrierSchema>;
  */
 export function parseBarrierReport(text: string): BarrierReport {
   return parseReport(text, { schema: BarrierSchema, name: "jiji-dns await" });
-}
-
-function parseReport<T>(
-  text: string,
-  o: { readonly schema: v.GenericSchema<unknown, T>; readonly name: string },
-): T {
-  const parsed = v.safeParse(o.schema, JSON.parse(text));
-  if (parsed.success) return parsed.output;
-  const issue = parsed.issues[0];
-  throw new Error(`${o.name}: ${v.getDotPath(issue) ?? "top level"}: ${issue.message}`);
 }

@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { parseReport } from "./parse_report.ts";
 
 const StateStatsSchema = v.object({
   format: v.literal(1),
@@ -29,7 +30,7 @@ export type StateStats = v.InferOutput<typeof StateStatsSchema>;
  * @throws {Error} naming the first field that is wrong.
  */
 export function parseStateStats(text: string): StateStats {
-  return parsePrinted(text, { schema: StateStatsSchema, name: "jiji-daemon db stats" });
+  return parseReport(text, { schema: StateStatsSchema, name: "jiji-daemon db stats" });
 }
 
 const QueryResultSchema = v.object({
@@ -48,7 +49,7 @@ export type QueryResult = v.InferOutput<typeof QueryResultSchema>;
  * @throws {Error} naming the first field that is wrong.
  */
 export function parseQueryResult(text: string): QueryResult {
-  return parsePrinted(text, { schema: QueryResultSchema, name: "jiji-daemon db query" });
+  return parseReport(text, { schema: QueryResultSchema, name: "jiji-daemon db query" });
 }
 
 const StaleRowsSchema = v.object({
@@ -76,15 +77,5 @@ export type StaleRows = v.InferOutput<typeof StaleRowsSchema>;
  * @throws {Error} naming the first field that is wrong.
  */
 export function parseStaleRows(text: string): StaleRows {
-  return parsePrinted(text, { schema: StaleRowsSchema, name: "jiji-daemon gc" });
-}
-
-function parsePrinted<T>(
-  text: string,
-  o: { readonly schema: v.GenericSchema<unknown, T>; readonly name: string },
-): T {
-  const parsed = v.safeParse(o.schema, JSON.parse(text));
-  if (parsed.success) return parsed.output;
-  const issue = parsed.issues[0];
-  throw new Error(`${o.name}: ${v.getDotPath(issue) ?? "top level"}: ${issue.message}`);
+  return parseReport(text, { schema: StaleRowsSchema, name: "jiji-daemon gc" });
 }
