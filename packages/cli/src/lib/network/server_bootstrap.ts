@@ -180,7 +180,6 @@ async function applySteps(
       await applyServerStep(run.target.host, step, {
         facts: run.facts,
         artifacts: options.artifacts,
-        wireguardPort: settings.wireguardPort,
         signal: options.signal,
       });
     } catch (error) {

@@ -11,7 +11,6 @@ import type { ServerStep } from "./server_plan.ts";
 export interface StepContext {
   readonly facts: ServerFacts;
   readonly artifacts: readonly Artifact[];
-  readonly wireguardPort: number;
   readonly signal: AbortSignal;
 }
 
