@@ -11,7 +11,7 @@ import {
 import { renderPeerSeeds, SERVER_PATHS } from "@jiji/core/cluster";
 import type { Random } from "@jiji/core/runtime";
 import { PEER_CACHE_FILE } from "../src/duties/topology.ts";
-import { parseRevivals, recordRevival, REMOVED_FILE } from "../src/removed_servers.ts";
+import { parseRevivals, recordRevival, REMOVED_FILE } from "../src/state/removed_servers.ts";
 import { addressOf, blockOf, containerOf, identityOf, keyOf, rowOf, seedOf } from "./facts.ts";
 import type { SimCluster } from "./sim_cluster.ts";
 import type { SimServer } from "./sim_server.ts";

@@ -1,8 +1,8 @@
 /** One simulated server: its kernel, files, replica and containers, and the daemon's real duties. */
 import type { Statement } from "@jiji/core/corrosion";
 import type { Clock, Logger } from "@jiji/core/runtime";
-import { ClusterView } from "../src/cluster_view.ts";
-import { initialHealth } from "../src/container_health.ts";
+import { ClusterView } from "../src/state/cluster_view.ts";
+import { initialHealth } from "../src/engine/container_health.ts";
 import type { DaemonContext } from "../src/daemon_context.ts";
 import { CollectionDuty } from "../src/duties/collection.ts";
 import { RegistryDuty } from "../src/duties/containers.ts";
@@ -12,7 +12,7 @@ import { EndpointDuty, TopologyDuty } from "../src/duties/topology.ts";
 import { type Duty, DutyLoop } from "../src/duty_loop.ts";
 import type { ObservedContainer } from "../src/engine/containers.ts";
 import { FarewellDuty, MemoryDuty } from "../src/duties/removal.ts";
-import { parseRemovedServers, REMOVED_FILE } from "../src/removed_servers.ts";
+import { parseRemovedServers, REMOVED_FILE } from "../src/state/removed_servers.ts";
 import {
   addressOf,
   blockOf,

@@ -3,8 +3,8 @@ import type { PeerSeed, ServerConfig } from "@jiji/core/cluster";
 import type { CorrosionApi, ServerDoc, ServerRow } from "@jiji/core/corrosion";
 import type { Argv, Clock, CommandResult, Logger, Process } from "@jiji/core/runtime";
 import { isOk } from "@jiji/core/runtime";
-import type { ClusterView } from "./cluster_view.ts";
-import type { HealthState } from "./container_health.ts";
+import type { ClusterView } from "./state/cluster_view.ts";
+import type { HealthState } from "./engine/container_health.ts";
 import type { ObservedContainer } from "./engine/containers.ts";
 import type { HostInterface } from "./mesh/own_addresses.ts";
 

@@ -2,10 +2,10 @@
 import type { DaemonReport } from "@jiji/core/cluster";
 import { SCHEMA_VERSION, type ServerRow } from "@jiji/core/corrosion";
 import { VERSION } from "@jiji/core/runtime";
-import type { ClusterView } from "./cluster_view.ts";
+import type { ClusterView } from "./state/cluster_view.ts";
 import type { CorrosionReport } from "./duties/corrosion.ts";
 import type { DutyStats } from "./duty_loop.ts";
-import { judgePartition } from "./split_brain.ts";
+import { judgePartition } from "./state/split_brain.ts";
 
 /** Clocks that differ by more are told of, milliseconds: logs and leases of people go by them. */
 const CLOCK_AHEAD_MAX_MS = 10_000;

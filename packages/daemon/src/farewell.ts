@@ -8,8 +8,8 @@ import { MESH_INTERFACE, type PeerSeed, SERVER_NAME, SERVER_PATHS } from "@jiji/
 import type { ServerRow } from "@jiji/core/corrosion";
 import { cidrsOverlap, parseCidr, serverAddress } from "@jiji/core/net";
 import type { Argv } from "@jiji/core/runtime";
-import { isWithin } from "./claims.ts";
-import type { WireguardState } from "./wg_show.ts";
+import { isWithin } from "./mesh/claims.ts";
+import type { WireguardState } from "./mesh/wg_show.ts";
 
 /** For so long after its removal a server is told when it comes back, milliseconds. */
 export const FAREWELL_MS: number = 30 * 24 * 3_600_000;

@@ -2,7 +2,7 @@
 import type { ContainerLabels, PeerSeed, ServerConfig } from "@jiji/core/cluster";
 import type { CorrosionApi, ServerRow } from "@jiji/core/corrosion";
 import { FakeProcess, RecordingLogger, SimClock } from "@jiji/core/testing";
-import { ClusterView } from "../src/cluster_view.ts";
+import { ClusterView } from "../src/state/cluster_view.ts";
 import type { DaemonContext, Files } from "../src/daemon_context.ts";
 import type { ObservedContainer } from "../src/engine/containers.ts";
 

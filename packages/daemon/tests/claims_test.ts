@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { type Cidr, cidrsOverlap, parseCidr, renderCidr } from "@jiji/core/net";
-import { type Claim, Claims } from "../src/claims.ts";
+import { type Claim, Claims } from "../src/mesh/claims.ts";
 
 const block = fc.tuple(fc.nat(255), fc.integer({ min: 20, max: 30 })).map(([third, prefix]) => {
   const base = 0x0ad20000 + third * 256;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { ContainerRow } from "@jiji/core/corrosion";
-import { COLLECT_AFTER_MS, planCollection } from "../src/garbage_collector.ts";
-import { judgePartition } from "../src/split_brain.ts";
+import { COLLECT_AFTER_MS, planCollection } from "../src/state/garbage_collector.ts";
+import { judgePartition } from "../src/state/split_brain.ts";
 import {
   CORROSION_UNSEEN,
   judgeCorrosion,
@@ -10,14 +10,14 @@ import {
   parseMembers,
   reasonApart,
   REPLICATION_UNSEEN,
-} from "../src/corrosion_health.ts";
+} from "../src/state/corrosion_health.ts";
 import {
   heartbeatEveryMs,
   heartbeatLateMs,
   ownRow,
   planHeartbeat,
-} from "../src/corrosion_client.ts";
-import { rowOf } from "../src/container_registry.ts";
+} from "../src/state/corrosion_client.ts";
+import { rowOf } from "../src/engine/container_registry.ts";
 import { container, serverConfig, serverRow } from "./builders.ts";
 
 function rowOn(serverId: string): ContainerRow {

@@ -5,10 +5,15 @@ import {
   parseLinks,
   planBridge,
   strayPorts,
-} from "../src/container_bridge.ts";
-import { networkSpec } from "../src/container_network.ts";
+} from "../src/engine/container_bridge.ts";
+import { networkSpec } from "../src/engine/container_network.ts";
 import { NetworkDuty } from "../src/duties/network.ts";
-import { ARGV_LINK_MONITOR, LINK_GRACE_MS, parseLostLink, watchLinks } from "../src/link_watch.ts";
+import {
+  ARGV_LINK_MONITOR,
+  LINK_GRACE_MS,
+  parseLostLink,
+  watchLinks,
+} from "../src/mesh/link_watch.ts";
 import { container, inspected, serverConfig, setUp } from "./builders.ts";
 
 const SPEC = networkSpec(serverConfig(1));

@@ -7,7 +7,7 @@ import {
   planFirewall,
   planNetwork,
   renderNetavarkNetwork,
-} from "../src/container_network.ts";
+} from "../src/engine/container_network.ts";
 import { argvDockerNetworkCreate } from "../src/engine/argv.ts";
 import { serverConfig } from "./builders.ts";
 

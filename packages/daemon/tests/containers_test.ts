@@ -1,8 +1,12 @@
 import assert from "node:assert/strict";
 import { LABELS } from "@jiji/core/cluster";
 import type { ContainerRow } from "@jiji/core/corrosion";
-import { advanceHealth, FAILURES_UNHEALTHY, initialHealth } from "../src/container_health.ts";
-import { planRegistry, registryTransactions, rowOf } from "../src/container_registry.ts";
+import {
+  advanceHealth,
+  FAILURES_UNHEALTHY,
+  initialHealth,
+} from "../src/engine/container_health.ts";
+import { planRegistry, registryTransactions, rowOf } from "../src/engine/container_registry.ts";
 import {
   argvEvents,
   argvExecShell,

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { PROXY_VOLUME, SERVER_PATHS } from "@jiji/core/cluster";
 import { corrosionHttpApi } from "@jiji/core/corrosion";
 import { FakeCorrosion, type FakeProcess } from "@jiji/core/testing";
-import { initialHealth } from "../src/container_health.ts";
+import { initialHealth } from "../src/engine/container_health.ts";
 import type { CheckNetwork } from "../src/duties/checks.ts";
 import { ContainersDuty, HealthDuty, RegistryDuty } from "../src/duties/containers.ts";
 import { FirewallDuty } from "../src/duties/firewall.ts";

@@ -4,7 +4,7 @@ import {
   RULES_GRACE_MS,
   RULES_RESTART_EVERY_MS,
   RULES_UNSEEN,
-} from "../src/engine_rules.ts";
+} from "../src/engine/engine_rules.ts";
 
 /** Instants at which a Docker with these rules, looked at every five seconds, is restarted. */
 function restarts(rules: readonly boolean[], refused = false): number[] {

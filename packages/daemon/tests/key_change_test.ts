@@ -23,8 +23,8 @@ import {
   wantedPsk,
   watchSessions,
 } from "../src/mesh/sessions.ts";
-import { allowedIps, planTopology } from "../src/peer_reconciler.ts";
-import type { WireguardPeer } from "../src/wg_show.ts";
+import { allowedIps, planTopology } from "../src/mesh/peer_reconciler.ts";
+import type { WireguardPeer } from "../src/mesh/wg_show.ts";
 import { key, peerSeed, serverConfig, serverRow, setUp } from "./builders.ts";
 
 const SECRET = makeMeshSecret(new Uint8Array(32).fill(7));

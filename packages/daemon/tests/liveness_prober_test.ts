@@ -1,6 +1,11 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { decodeProbe, encodeProbe, LivenessTable, MISSES_MAX } from "../src/liveness_prober.ts";
+import {
+  decodeProbe,
+  encodeProbe,
+  LivenessTable,
+  MISSES_MAX,
+} from "../src/liveness/liveness_prober.ts";
 
 const TARGETS = [{ serverId: "s2", address: "10.210.2.1" }, {
   serverId: "s3",

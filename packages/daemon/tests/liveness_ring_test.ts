@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { ProbeRing } from "../src/liveness_ring.ts";
-import { RumorMill } from "../src/liveness_rumors.ts";
+import { ProbeRing } from "../src/liveness/liveness_ring.ts";
+import { RumorMill } from "../src/liveness/liveness_rumors.ts";
 
 const names = (count: number) => Array.from({ length: count }, (_, index) => `s${index + 1}`);
 

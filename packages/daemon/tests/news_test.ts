@@ -9,7 +9,7 @@ import {
 import { settle } from "@jiji/core/testing";
 import type { DatagramSocket } from "../src/duties/liveness.ts";
 import { NewsDuty, serveNews } from "../src/duties/news.ts";
-import { rowOf } from "../src/container_registry.ts";
+import { rowOf } from "../src/engine/container_registry.ts";
 import { container, peerSeed, setUp } from "./builders.ts";
 
 function row(serverId: string): ContainerRow {

@@ -12,7 +12,7 @@ import {
   sizesAbove,
 } from "../src/mesh/path_mtu.ts";
 import { planMesh } from "../src/mesh/mesh_plan.ts";
-import { planTopology } from "../src/peer_reconciler.ts";
+import { planTopology } from "../src/mesh/peer_reconciler.ts";
 import { key, peerSeed, serverConfig, serverRow, setUp } from "./builders.ts";
 
 Deno.test("meshMtuOf(): room for WireGuard over either family, whole paddings, within limits", () => {

@@ -5,11 +5,11 @@ import {
   orderEndpoints,
   planMesh,
 } from "../src/mesh/mesh_plan.ts";
-import { allowedIps, type Membership, planTopology } from "../src/peer_reconciler.ts";
+import { allowedIps, type Membership, planTopology } from "../src/mesh/peer_reconciler.ts";
 import { parseRoutes } from "../src/mesh/path_mtu.ts";
 import { watchSessions } from "../src/mesh/sessions.ts";
-import { argvRotation, ENDPOINT_TRY_MS, planRotations } from "../src/peer_monitor.ts";
-import type { WireguardPeer } from "../src/wg_show.ts";
+import { argvRotation, ENDPOINT_TRY_MS, planRotations } from "../src/mesh/peer_monitor.ts";
+import type { WireguardPeer } from "../src/mesh/wg_show.ts";
 import { key, peerSeed, serverConfig, serverRow } from "./builders.ts";
 
 const SELF = serverConfig(1);

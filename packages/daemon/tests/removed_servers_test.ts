@@ -25,7 +25,7 @@ import {
   RESTORE_AFTER_MS,
   SELECT_REVIVALS,
   withRemembered,
-} from "../src/removed_servers.ts";
+} from "../src/state/removed_servers.ts";
 import { container, key, peerSeed, serverRow, setUp } from "./builders.ts";
 
 const REMOVED = serverRow(3, { removedAtMs: 7_000 });

@@ -13,8 +13,8 @@ import {
 } from "@jiji/core/corrosion";
 import { FakeCorrosion, FakeProcess, SimClock } from "@jiji/core/testing";
 import { collectStale, collectStats, QUERY_ROWS_MAX, queryState } from "../src/commands/state.ts";
-import { rowOf } from "../src/container_registry.ts";
-import { planStale, type StaleInput } from "../src/stale_rows.ts";
+import { rowOf } from "../src/engine/container_registry.ts";
+import { planStale, type StaleInput } from "../src/state/stale_rows.ts";
 import { container, FakeFiles, serverConfig, serverRow } from "./builders.ts";
 
 const NOW_MS = 10_000_000;

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { parseWgDump } from "../src/wg_show.ts";
+import { parseWgDump } from "../src/mesh/wg_show.ts";
 import { key } from "./builders.ts";
 
 const PRIVATE = "cHJpdmF0ZS1wcml2YXRlLXByaXZhdGUtcHJpdmF0ZS0=";

@@ -1,11 +1,11 @@
 /** `jiji-daemon probe`: the health gate of a deploy, with the very check the daemon runs later. */
 import type { HealthCheck, ProbeReport } from "@jiji/core/cluster";
 import { type Clock, isOk, JijiError, type Process } from "@jiji/core/runtime";
-import { type HttpAnswer, STARTING_PAUSE_MS } from "../container_health.ts";
+import { type HttpAnswer, STARTING_PAUSE_MS } from "../engine/container_health.ts";
 import { type CheckNetwork, runCheck } from "../duties/checks.ts";
 import { argvInspect, argvLogsTail, type Engine } from "../engine/argv.ts";
 import { type ObservedContainer, parseInspected } from "../engine/containers.ts";
-import { listeningPorts } from "../listening_ports.ts";
+import { listeningPorts } from "../mesh/listening_ports.ts";
 
 /** Ports and limits of {@link probeContainer}. */
 export interface ProbeOptions {

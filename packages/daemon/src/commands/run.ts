@@ -10,7 +10,7 @@ import {
   systemRandom,
   VERSION,
 } from "@jiji/core/runtime";
-import { ClusterView } from "../cluster_view.ts";
+import { ClusterView } from "../state/cluster_view.ts";
 import type { DaemonContext } from "../daemon_context.ts";
 import { type Duty, DutyLoop } from "../duty_loop.ts";
 import { AddressesDuty, askAddress } from "../duties/addresses.ts";
@@ -29,10 +29,10 @@ import { FarewellDuty, MemoryDuty, StandDownDuty } from "../duties/removal.ts";
 import { PathMtuDuty } from "../duties/path_mtu.ts";
 import { ProxyDuty } from "../duties/proxy.ts";
 import { EndpointDuty, TopologyDuty } from "../duties/topology.ts";
-import { watchLinks } from "../link_watch.ts";
-import { PROBE_EVERY_MS } from "../liveness_prober.ts";
+import { watchLinks } from "../mesh/link_watch.ts";
+import { PROBE_EVERY_MS } from "../liveness/liveness_prober.ts";
 import { serveReport } from "../duties/reporting.ts";
-import { parseRemovedServers, REMOVED_FILE } from "../removed_servers.ts";
+import { parseRemovedServers, REMOVED_FILE } from "../state/removed_servers.ts";
 import { HealthyFile } from "../healthy_file.ts";
 import { systemFiles } from "../system_files.ts";
 

@@ -10,7 +10,7 @@ import {
   tombstoneServer,
   upsertServer,
 } from "@jiji/core/corrosion";
-import { parseRevivals, recordRevival, SELECT_REVIVALS } from "../removed_servers.ts";
+import { parseRevivals, recordRevival, SELECT_REVIVALS } from "../state/removed_servers.ts";
 import { cidrsOverlap, normalizeIp, parseCidr, serverAddress } from "@jiji/core/net";
 import { type Clock, JijiError, UsageError, waitFor } from "@jiji/core/runtime";
 

@@ -21,9 +21,9 @@ import {
   SELECT_SERVERS,
 } from "@jiji/core/corrosion";
 import { type Clock, isOk, type Process, UsageError } from "@jiji/core/runtime";
-import { parseMembers } from "../corrosion_health.ts";
+import { parseMembers } from "../state/corrosion_health.ts";
 import type { Files } from "../daemon_context.ts";
-import { type ContainerFacts, planStale, staleTransactions } from "../stale_rows.ts";
+import { type ContainerFacts, planStale, staleTransactions } from "../state/stale_rows.ts";
 import { listServers } from "./servers.ts";
 
 /** A query shows at most so many rows. */

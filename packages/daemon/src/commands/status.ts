@@ -28,8 +28,8 @@ import { parseCidr, serverAddress } from "@jiji/core/net";
 import { type Clock, messageOf, type Process, VERSION } from "@jiji/core/runtime";
 import type { Files } from "../daemon_context.ts";
 import { observeWireguard, PEER_CACHE_FILE } from "../duties/topology.ts";
-import { seedOf } from "../peer_reconciler.ts";
-import type { WireguardPeer, WireguardState } from "../wg_show.ts";
+import { seedOf } from "../mesh/peer_reconciler.ts";
+import type { WireguardPeer, WireguardState } from "../mesh/wg_show.ts";
 
 /** Ports of {@link collectStatus}. */
 export interface StatusPorts {

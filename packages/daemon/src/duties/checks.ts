@@ -1,7 +1,7 @@
 /** Runs one health check of a container. */
 import type { HealthCheck } from "@jiji/core/cluster";
 import { isOk, messageOf, type Process } from "@jiji/core/runtime";
-import { type CheckOutcome, type HttpAnswer, TELLING_HEADERS } from "../container_health.ts";
+import { type CheckOutcome, type HttpAnswer, TELLING_HEADERS } from "../engine/container_health.ts";
 import { argvExecShell, argvInspect, type Engine } from "../engine/argv.ts";
 import { type ObservedContainer, parseInspected } from "../engine/containers.ts";
 

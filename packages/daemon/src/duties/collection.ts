@@ -1,7 +1,7 @@
 /** Duty: removes the rows that removed servers left behind. */
 import { deleteContainer } from "@jiji/core/corrosion";
 import type { DaemonContext } from "../daemon_context.ts";
-import { planCollection } from "../garbage_collector.ts";
+import { planCollection } from "../state/garbage_collector.ts";
 
 /** Runs the collector over the present view. */
 export class CollectionDuty {

@@ -1,8 +1,8 @@
 /** Duties 4: what runs here, how it is, and the rows that say so. */
 import { type ContainerRow, upsertService } from "@jiji/core/corrosion";
 import { isOk, messageOf } from "@jiji/core/runtime";
-import { advanceHealth, initialHealth } from "../container_health.ts";
-import { planRegistry, registryTransactions, rowOf } from "../container_registry.ts";
+import { advanceHealth, initialHealth } from "../engine/container_health.ts";
+import { planRegistry, registryTransactions, rowOf } from "../engine/container_registry.ts";
 import { type DaemonContext, mustRun, renderFailure, tryRun } from "../daemon_context.ts";
 import { argvEvents, argvInspect, argvListIds } from "../engine/argv.ts";
 import {

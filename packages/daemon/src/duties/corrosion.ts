@@ -1,7 +1,7 @@
 /** Duty: Corrosion answers, is in step with the others', and has room to write. */
 import { SERVER_PATHS, SERVER_UNITS } from "@jiji/core/cluster";
 import { isOk, messageOf } from "@jiji/core/runtime";
-import { heartbeatLateMs } from "../corrosion_client.ts";
+import { heartbeatLateMs } from "../state/corrosion_client.ts";
 import {
   CORROSION_UNSEEN,
   type CorrosionHealth,
@@ -14,7 +14,7 @@ import {
   REPLICATION_UNSEEN,
   type ReplicationHealth,
   type ReplicationSight,
-} from "../corrosion_health.ts";
+} from "../state/corrosion_health.ts";
 import { type DaemonContext, mustRun, tryRun } from "../daemon_context.ts";
 
 /** Replication and disk are looked at this often, milliseconds: it costs a process each. */

@@ -7,8 +7,8 @@ import {
   firewallRules,
   type FirewallTable,
   planFirewall,
-} from "../container_network.ts";
-import { type EngineRules, judgeEngineRules, RULES_UNSEEN } from "../engine_rules.ts";
+} from "../engine/container_network.ts";
+import { type EngineRules, judgeEngineRules, RULES_UNSEEN } from "../engine/engine_rules.ts";
 import { type DaemonContext, mustRun, renderFailure, tryRun } from "../daemon_context.ts";
 
 /** Puts back what a reload of the host's firewall, or a hand, took away. */

@@ -1,5 +1,5 @@
 /** Duty: this server's own row. */
-import { heartbeatEveryMs, ownRow, planHeartbeat } from "../corrosion_client.ts";
+import { heartbeatEveryMs, ownRow, planHeartbeat } from "../state/corrosion_client.ts";
 import type { DaemonContext } from "../daemon_context.ts";
 
 /** Writes this server's row and its heartbeat. */

@@ -11,7 +11,7 @@ import {
   PROBE_EVERY_MS,
   type ProbeMessage,
   SUSPECT_EVERY_MS,
-} from "../liveness_prober.ts";
+} from "../liveness/liveness_prober.ts";
 
 /** News wait this long for more before they are passed on, milliseconds. */
 const PASS_ON_MS = 120;

@@ -9,14 +9,14 @@ import {
   parseLinks,
   planBridge,
   strayPorts,
-} from "../container_bridge.ts";
+} from "../engine/container_bridge.ts";
 import {
   networkSpec,
   type ObservedNetwork,
   parseNetwork,
   planNetwork,
   renderNetavarkNetwork,
-} from "../container_network.ts";
+} from "../engine/container_network.ts";
 import { type DaemonContext, mustRun, renderFailure, tryRun } from "../daemon_context.ts";
 import {
   argvDockerNetworkCreate,

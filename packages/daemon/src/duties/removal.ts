@@ -9,7 +9,7 @@ import {
 import { type ServerRow, tombstoneServer } from "@jiji/core/corrosion";
 import { parseCidr, serverAddress } from "@jiji/core/net";
 import { isOk, messageOf } from "@jiji/core/runtime";
-import { ownRow } from "../corrosion_client.ts";
+import { ownRow } from "../state/corrosion_client.ts";
 import { COMMAND_TIMEOUT_MS, type DaemonContext, mustRun, tryRun } from "../daemon_context.ts";
 import {
   argvDropRule,
@@ -32,9 +32,9 @@ import {
   RESTORE_AFTER_MS,
   SELECT_REVIVALS,
   withRemembered,
-} from "../removed_servers.ts";
-import { judgePartition } from "../split_brain.ts";
-import type { WireguardState } from "../wg_show.ts";
+} from "../state/removed_servers.ts";
+import { judgePartition } from "../state/split_brain.ts";
+import type { WireguardState } from "../mesh/wg_show.ts";
 import type { BindDatagram, DatagramSocket } from "./liveness.ts";
 import { observeWireguard } from "./topology.ts";
 

@@ -17,8 +17,8 @@ import {
   tellDoc,
   tryRun,
 } from "../daemon_context.ts";
-import { withRemembered } from "../removed_servers.ts";
-import { argvRotation, planRotations, type TrialStarts } from "../peer_monitor.ts";
+import { withRemembered } from "../state/removed_servers.ts";
+import { argvRotation, planRotations, type TrialStarts } from "../mesh/peer_monitor.ts";
 import {
   argvMeshStep,
   type MeshObserved,
@@ -34,10 +34,10 @@ import {
   withIdentities,
 } from "../mesh/key_change.ts";
 import { deadForMs, keysOf, type Sessions, watchSessions } from "../mesh/sessions.ts";
-import { planTopology, type Topology } from "../peer_reconciler.ts";
+import { planTopology, type Topology } from "../mesh/peer_reconciler.ts";
 import { MeshKeys } from "./mesh_keys.ts";
 import { parseRoutes, type Routes } from "../mesh/path_mtu.ts";
-import { parseWgDump, type WireguardState } from "../wg_show.ts";
+import { parseWgDump, type WireguardState } from "../mesh/wg_show.ts";
 
 /** File of the daemon's own memory of its peers. */
 export const PEER_CACHE_FILE: string = `${SERVER_PATHS.daemonState}/peers.json`;

@@ -3,8 +3,8 @@ import * as v from "valibot";
 import { parsePeerSeeds, type PeerSeed, renderPeerSeeds } from "@jiji/core/cluster";
 import type { ServerRow } from "@jiji/core/corrosion";
 import { normalizeIp } from "@jiji/core/net";
-import { seedOf } from "../peer_reconciler.ts";
-import type { WireguardState } from "../wg_show.ts";
+import { seedOf } from "./peer_reconciler.ts";
+import type { WireguardState } from "./wg_show.ts";
 import { keysOf } from "./sessions.ts";
 
 /** Members that do not take this next key for the server's yet, by name. */

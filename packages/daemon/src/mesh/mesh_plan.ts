@@ -9,8 +9,8 @@ import {
   serverAddress,
 } from "@jiji/core/net";
 import { type Argv, assertNever } from "@jiji/core/runtime";
-import { allowedIps, type Self, type Topology } from "../peer_reconciler.ts";
-import type { WireguardPeer, WireguardState } from "../wg_show.ts";
+import { allowedIps, type Self, type Topology } from "./peer_reconciler.ts";
+import type { WireguardPeer, WireguardState } from "./wg_show.ts";
 import type { Routes } from "./path_mtu.ts";
 import { keysOf, type PskFacts, wantedPsk } from "./sessions.ts";
 

@@ -1,7 +1,7 @@
 /** Which WireGuard sessions live, by watching their handshakes, and what follows for keys. Pure. */
 import type { PeerSeed } from "@jiji/core/cluster";
 import type { Secret } from "@jiji/core/runtime";
-import type { WireguardState } from "../wg_show.ts";
+import type { WireguardState } from "./wg_show.ts";
 
 /**
  * A session whose last handshake is older than this carries nothing. Source: the WireGuard paper,

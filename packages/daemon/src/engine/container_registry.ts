@@ -7,7 +7,7 @@ import {
   upsertContainer,
 } from "@jiji/core/corrosion";
 import type { HealthState } from "./container_health.ts";
-import type { ObservedContainer } from "./engine/containers.ts";
+import type { ObservedContainer } from "./containers.ts";
 
 /** Statements in one transaction; more go in the next. */
 export const STATEMENTS_MAX = 100;

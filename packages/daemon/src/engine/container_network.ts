@@ -10,7 +10,7 @@ import {
 } from "@jiji/core/cluster";
 import { normalizePrefix, parseCidr, serverAddress } from "@jiji/core/net";
 import type { Argv } from "@jiji/core/runtime";
-import type { Engine, NetworkSpec } from "./engine/argv.ts";
+import type { Engine, NetworkSpec } from "./argv.ts";
 
 /** The network this server's engine must have. */
 export function networkSpec(config: Pick<ServerConfig, "block">): NetworkSpec {

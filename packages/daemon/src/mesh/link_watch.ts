@@ -1,7 +1,7 @@
 /** Notices at once when an interface that jiji keeps goes away. */
 import { CONTAINER_BRIDGE, MESH_INTERFACE } from "@jiji/core/cluster";
 import { type Argv, messageOf } from "@jiji/core/runtime";
-import type { DaemonContext } from "./daemon_context.ts";
+import type { DaemonContext } from "../daemon_context.ts";
 
 /** Every change to an interface, one a line. Source: ip-monitor(8). */
 export const ARGV_LINK_MONITOR: Argv = ["ip", "-o", "monitor", "link"];

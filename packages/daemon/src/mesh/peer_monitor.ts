@@ -1,8 +1,8 @@
 /** When a peer is tried at another of its endpoints. Pure. */
 import type { PeerSeed } from "@jiji/core/cluster";
 import type { Argv } from "@jiji/core/runtime";
-import { orderEndpoints } from "./mesh/mesh_plan.ts";
-import { keysOf, type Session, type Sessions } from "./mesh/sessions.ts";
+import { orderEndpoints } from "./mesh_plan.ts";
+import { keysOf, type Session, type Sessions } from "./sessions.ts";
 import type { WireguardState } from "./wg_show.ts";
 
 /**

@@ -6,7 +6,7 @@
 import * as v from "valibot";
 import { cidrHas, parseCidr, parseIpv4 } from "@jiji/core/net";
 import { type Argv, assertNever } from "@jiji/core/runtime";
-import type { Engine, NetworkSpec } from "./engine/argv.ts";
+import type { Engine, NetworkSpec } from "./argv.ts";
 
 /** A network interface of this server, or of a container's network. */
 export interface Link {
