@@ -199,6 +199,19 @@ async function measure(
   }
 }
 
+/** What a server knows when a try fails: the reason must be found afterwards. */
+async function tellState(shop: Shop, server: Server): Promise<string> {
+  const script = [
+    "date +%T.%N",
+    "cat /run/jiji/liveness.json",
+    "echo",
+    "jiji-daemon status --json",
+    "journalctl -q --no-pager -o short-precise -u jiji-daemon -u jiji-dns --since -3min",
+  ].join("; ");
+  const text = await shop.lab.on(server, ["sh", "-c", script]).catch(String);
+  return `--- ${server}\n${text}`;
+}
+
 const { values } = parseArgs({
   options: {
     tries: { type: "string", default: "50" },
@@ -246,6 +259,10 @@ try {
   if (wanted("power")) {
     await measure(scene, power, { tries: Number(values.power), once: losePower });
   }
+} catch (error) {
+  console.error(String(error));
+  for (const name of SERVERS) console.error(await tellState(shop, name));
+  throw error;
 } finally {
   for (const watch of watches.values()) await watch[Symbol.asyncDispose]();
 }

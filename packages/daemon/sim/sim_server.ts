@@ -190,7 +190,7 @@ export class SimServer {
   #makeLoop(context: DaemonContext): DutyLoop {
     const topology = new TopologyDuty(context);
     const endpoints = new EndpointDuty(context);
-    const liveness = new LivenessDuty(context, this.#bind());
+    const liveness = new LivenessDuty(context, this.#bind(), () => undefined);
     const heartbeat = new HeartbeatDuty(context, `host${this.index}`);
     const registry = new RegistryDuty(context);
     const collection = new CollectionDuty(context);

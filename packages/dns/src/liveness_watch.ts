@@ -3,12 +3,13 @@ import { type LivenessReport, parseLiveness, silentServers } from "@jiji/core/cl
 import type { Clock } from "@jiji/core/runtime";
 
 /**
- * The report is looked at this often, milliseconds. The daemon writes it each second; a watch on its
- * folder costs several times as much as looking (0.3 % of a core, seen with strace).
+ * The report is looked at this often, milliseconds, beside the looks that the daemon asks for when a
+ * server falls silent or speaks again. The daemon writes it each second; a watch on its folder costs
+ * several times as much as looking (0.3 % of a core, seen with strace).
  */
 export const LIVENESS_POLL_MS = 500;
 
-/** Ports of {@link watchLiveness}. */
+/** Ports of {@link LivenessWatch}. */
 export interface LivenessWatchOptions {
   readonly path: string;
   readonly clock: Clock;
@@ -16,24 +17,36 @@ export interface LivenessWatchOptions {
   readonly onSilent: (servers: ReadonlySet<string>) => void;
 }
 
-/**
- * Looks at the report each {@link LIVENESS_POLL_MS} and reads it when it was replaced. A report that
- * is missing, stale or malformed silences nobody.
- */
-export async function watchLiveness(options: LivenessWatchOptions): Promise<void> {
-  const { path, clock, signal, onSilent } = options;
-  let seen: string | undefined;
-  let report: LivenessReport | undefined;
-  while (!signal.aborted) {
-    const mark = markOf(path);
-    if (mark?.text !== seen) {
-      report = mark === undefined ? undefined : parseLiveness(readText(path));
-      // The daemon's clock may be wrong: when the file was written tells how old the report is.
-      if (report && mark) report = { ...report, written_at_ms: mark.writtenAtMs };
-      seen = mark?.text;
+/** Reads the report when it was replaced. One that is missing, stale or malformed silences nobody. */
+export class LivenessWatch {
+  readonly #options: LivenessWatchOptions;
+  #seen: string | undefined;
+  #report: LivenessReport | undefined;
+
+  constructor(options: LivenessWatchOptions) {
+    this.#options = options;
+  }
+
+  /** Looks each {@link LIVENESS_POLL_MS} until the signal aborts. */
+  async run(): Promise<void> {
+    const { clock, signal } = this.#options;
+    while (!signal.aborted) {
+      this.look();
+      await clock.sleep(LIVENESS_POLL_MS, { signal }).catch(() => undefined);
     }
-    onSilent(silentServers(report, clock.nowMs()));
-    await clock.sleep(LIVENESS_POLL_MS, { signal }).catch(() => undefined);
+  }
+
+  /** Looks now. */
+  look(): void {
+    const { path, clock, onSilent } = this.#options;
+    const mark = markOf(path);
+    if (mark?.text !== this.#seen) {
+      const report = mark === undefined ? undefined : parseLiveness(readText(path));
+      // The daemon's clock may be wrong: when the file was written tells how old the report is.
+      this.#report = report && mark && { ...report, written_at_ms: mark.writtenAtMs };
+      this.#seen = mark?.text;
+    }
+    onSilent(silentServers(this.#report, clock.nowMs()));
   }
 }
 

@@ -1,5 +1,10 @@
-/** Hears the news of containers from this server's jiji-daemon. */
-import { type ContainerNews, decodeNews, NEWS_BYTES_MAX } from "@jiji/core/corrosion";
+/** Hears the news of containers and of silent servers from this server's jiji-daemon. */
+import {
+  type ContainerNews,
+  decodeNews,
+  LIVENESS_NEWS,
+  NEWS_BYTES_MAX,
+} from "@jiji/core/corrosion";
 import { backoffMs, type Clock, type Random } from "@jiji/core/runtime";
 
 /** Ports of {@link listenToNews}. */
@@ -10,6 +15,8 @@ export interface NewsListenerOptions {
     close(): void;
   }>;
   readonly onNews: (news: ContainerNews) => void;
+  /** The daemon's liveness report says something new. */
+  readonly onLiveness: () => void;
   readonly clock: Clock;
   readonly random: Random;
   readonly signal: AbortSignal;
@@ -29,7 +36,8 @@ export async function listenToNews(options: NewsListenerOptions): Promise<void> 
 }
 
 /** One connection, until it ends; whether anything was heard. */
-async function hearOnce({ connect, onNews, signal }: NewsListenerOptions): Promise<boolean> {
+async function hearOnce(options: NewsListenerOptions): Promise<boolean> {
+  const { connect, onNews, onLiveness, signal } = options;
   const connection = await connect();
   const close = () => {
     try {
@@ -48,7 +56,8 @@ async function hearOnce({ connect, onNews, signal }: NewsListenerOptions): Promi
       if (rest.length > NEWS_BYTES_MAX) return heard;
       for (const line of lines) {
         const news = decodeNews(line);
-        if (news) onNews(news);
+        if (line === LIVENESS_NEWS) onLiveness();
+        else if (news) onNews(news);
         heard = true;
       }
     }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
-import { systemClock, waitFor } from "@jiji/core/runtime";
-import { watchLiveness } from "../src/liveness_watch.ts";
+import { type Clock, systemClock, waitFor } from "@jiji/core/runtime";
+import { SimClock } from "@jiji/core/testing";
+import { LivenessWatch } from "../src/liveness_watch.ts";
 
 function report(silent: readonly string[]): string {
   return JSON.stringify({ format: 1, written_at_ms: Date.now(), silent, rtt_ms: {} });
@@ -8,22 +9,28 @@ function report(silent: readonly string[]): string {
 
 /** Follows a report in a folder of its own. */
 async function followed(
-  use: (path: string, silent: () => readonly string[]) => Promise<void>,
+  use: (
+    path: string,
+    silent: () => readonly string[],
+    watch: LivenessWatch,
+  ) => Promise<void>,
+  clock: Clock = systemClock,
 ): Promise<void> {
   const folder = await Deno.makeTempDir();
   const path = `${folder}/liveness.json`;
   const stop = new AbortController();
   let seen: ReadonlySet<string> = new Set(["nothing read yet"]);
-  const done = watchLiveness({
+  const watch = new LivenessWatch({
     path,
-    clock: systemClock,
+    clock,
     signal: stop.signal,
     onSilent: (silent) => {
       seen = silent;
     },
   });
+  const done = watch.run();
   try {
-    await use(path, () => [...seen]);
+    await use(path, () => [...seen], watch);
   } finally {
     stop.abort();
     await done;
@@ -39,7 +46,7 @@ async function until(silent: () => readonly string[], wanted: readonly string[])
   assert.ok(found, `still ${silent().join() || "nobody"}, not ${wanted.join() || "nobody"}`);
 }
 
-Deno.test("watchLiveness(): follows a report that is replaced, as the daemon does", async () => {
+Deno.test("LivenessWatch: follows a report that is replaced, as the daemon does", async () => {
   await followed(async (path, silent) => {
     await until(silent, []);
     for (const names of [["s2"], ["s2", "s3"], []]) {
@@ -50,7 +57,7 @@ Deno.test("watchLiveness(): follows a report that is replaced, as the daemon doe
   });
 });
 
-Deno.test("watchLiveness(): garbage or a lost report silences nobody", async () => {
+Deno.test("LivenessWatch: garbage or a lost report silences nobody", async () => {
   await followed(async (path, silent) => {
     await Deno.writeTextFile(path, report(["s2"]));
     await until(silent, ["s2"]);
@@ -63,7 +70,7 @@ Deno.test("watchLiveness(): garbage or a lost report silences nobody", async () 
   });
 });
 
-Deno.test("watchLiveness(): a daemon whose clock is wrong is believed; a file that is old is not", async () => {
+Deno.test("LivenessWatch: a daemon whose clock is wrong is believed; a file that is old is not", async () => {
   await followed(async (path, silent) => {
     const shifted = (offsetMs: number) =>
       report(["s2"]).replace(/"written_at_ms":\d+/, `"written_at_ms":${Date.now() + offsetMs}`);
@@ -75,4 +82,16 @@ Deno.test("watchLiveness(): a daemon whose clock is wrong is believed; a file th
       await until(silent, []);
     }
   });
+});
+
+Deno.test("LivenessWatch.look(): what the daemon asks to be read is read at once", async () => {
+  // By itself it never looks a second time.
+  const standing = new SimClock();
+  const now = { ...systemClock, sleep: standing.sleep.bind(standing) };
+  await followed(async (path, silent, watch) => {
+    await Deno.writeTextFile(path, report(["s2"]));
+    assert.deepEqual(silent(), [], "nobody has looked yet");
+    watch.look();
+    assert.deepEqual(silent(), ["s2"]);
+  }, now);
 });

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { type ContainerNews, encodeNews } from "@jiji/core/corrosion";
+import { type ContainerNews, encodeNews, LIVENESS_NEWS } from "@jiji/core/corrosion";
 import { seededRandom } from "@jiji/core/runtime";
 import { settle, SimClock } from "@jiji/core/testing";
 import { listenToNews } from "../src/news_listener.ts";
@@ -12,6 +12,7 @@ Deno.test("listenToNews(): hears lines however they are cut, and comes back afte
   const clock = new SimClock(0);
   const stop = new AbortController();
   const heard: ContainerNews[] = [];
+  let looks = 0;
   const streams: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>>[] = [];
   let tries = 0;
   const listening = listenToNews({
@@ -25,6 +26,7 @@ Deno.test("listenToNews(): hears lines however they are cut, and comes back afte
       return Promise.resolve({ readable, close: () => undefined });
     },
     onNews: (news) => heard.push(news),
+    onLiveness: () => looks++,
     ...{ clock, random: seededRandom(1), signal: stop.signal },
   });
   const say = async (text: string) => {
@@ -37,6 +39,10 @@ Deno.test("listenToNews(): hears lines however they are cut, and comes back afte
   await say(whole.slice(0, 20));
   await say(`${whole.slice(20)}not news\n${line("00000000000b")}`);
   assert.deepEqual(heard.flatMap((one) => one.gone), ["00000000000a", "00000000000b"]);
+  assert.equal(looks, 0);
+  await say(`${LIVENESS_NEWS}\n`);
+  assert.equal(looks, 1);
+  assert.equal(heard.length, 2);
   streams[0]!.close();
   await clock.advance(500);
   assert.equal(streams.length, 2);

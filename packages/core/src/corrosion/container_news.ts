@@ -25,6 +25,12 @@ export const NEWS_BYTES_MAX = 1_200;
  */
 export const NEWS_HOLD_MS = 15_000;
 
+/**
+ * What a daemon tells its own server's jiji-dns when its liveness report says something new: a line
+ * between the others. An older jiji-dns takes it for no news and looks at its own pace.
+ */
+export const LIVENESS_NEWS = '{"jiji":1,"look":"liveness"}';
+
 const NewsSchema = v.object({
   jiji: v.literal(1),
   from: v.pipe(v.string(), v.regex(SERVER_NAME)),

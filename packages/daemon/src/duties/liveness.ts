@@ -47,6 +47,7 @@ export const bindDatagram: BindDatagram = (address) => {
 export class LivenessDuty {
   readonly #context: DaemonContext;
   readonly #bind: BindDatagram;
+  readonly #onVerdict: () => void;
   readonly #table: LivenessTable;
   #socket: DatagramSocket | undefined;
   #silent = "";
@@ -54,10 +55,13 @@ export class LivenessDuty {
   #passing = false;
   #judging = false;
   #roundAtMs = -Infinity;
+  #writing: Promise<void> = Promise.resolve();
 
-  constructor(context: DaemonContext, bind: BindDatagram) {
+  /** @param onVerdict called when a report was written that silences others than the one before. */
+  constructor(context: DaemonContext, bind: BindDatagram, onVerdict: () => void) {
     this.#context = context;
     this.#bind = bind;
+    this.#onVerdict = onVerdict;
     this.#table = new LivenessTable(context.config.server_id);
   }
 
@@ -78,6 +82,7 @@ export class LivenessDuty {
       }
     }
     await this.#judge(true);
+    if (!socket) return PROBE_EVERY_MS;
     const restMs = this.#roundAtMs - clock.monotonicMs();
     return Math.max(1, this.#table.hasSuspects ? Math.min(restMs, SUSPECT_EVERY_MS) : restMs);
   }
@@ -197,13 +202,20 @@ export class LivenessDuty {
       ...(facts.mtu && facts.mtu.size > 0 ? { mtu: Object.fromEntries(facts.mtu) } : {}),
     };
     const silent = report.silent.join();
-    if (silent !== this.#silent) {
+    const isNew = silent !== this.#silent;
+    if (isNew) {
       logger.info("silent servers", { silent: report.silent });
       // It may be our own interface, a route or a peer that is gone.
       wake("topology");
     }
     this.#silent = silent;
     facts.silent = new Set(report.silent);
-    await files.replace(SERVER_PATHS.liveness, JSON.stringify(report), { mode: 0o644 });
+    const text = JSON.stringify(report);
+    // A round and a message that was heard may write at the same time: one after the other.
+    const writing = this.#writing.catch(() => undefined)
+      .then(() => files.replace(SERVER_PATHS.liveness, text, { mode: 0o644 }));
+    this.#writing = writing;
+    await writing;
+    if (isNew) this.#onVerdict();
   }
 }

@@ -5,6 +5,7 @@ import {
   type ContainerRow,
   decodeNews,
   encodeNews,
+  LIVENESS_NEWS,
   NEWS_BYTES_MAX,
 } from "@jiji/core/corrosion";
 import { parseCidr, serverAddress } from "@jiji/core/net";
@@ -53,6 +54,11 @@ export class NewsDuty {
     for (const text of texts) this.#readers?.tell(text);
     this.#send(texts);
     clock.sleep(REPEAT_MS).then(() => this.#send(texts)).catch(() => undefined);
+  }
+
+  /** Tells the readers on this server that the liveness report says something new. */
+  tellLiveness(): void {
+    this.#readers?.tell(LIVENESS_NEWS);
   }
 
   /** Closes the sockets. */

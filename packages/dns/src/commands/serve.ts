@@ -16,7 +16,7 @@ import { runSubscriber } from "../corrosion_subscriber.ts";
 import { DnsCache } from "../dns_cache.ts";
 import { DnsServer } from "../dns_server.ts";
 import { Forwarder } from "../forwarder.ts";
-import { watchLiveness } from "../liveness_watch.ts";
+import { LivenessWatch } from "../liveness_watch.ts";
 import { listenToNews } from "../news_listener.ts";
 import { parseResolvConf, splitResolvers, type SplitZones } from "../resolv_conf.ts";
 import { readSnapshot, restoreSnapshot, writeSnapshot } from "../snapshot.ts";
@@ -95,10 +95,11 @@ export async function serve(options: ServeOptions): Promise<void> {
       version: VERSION,
     }, server.threadCounts);
   const onSilent = (silent: ReadonlySet<string>) => cache.setSilent(silent);
+  const liveness = new LivenessWatch({ path: options.livenessFile, clock, signal, onSilent });
   await Promise.all([
     ...listen.map((address) => server.listen(address)),
-    watchLiveness({ path: options.livenessFile, clock, signal, onSilent }),
-    feedCache(cache, { ...options, clock, logger, onHeard }),
+    liveness.run(),
+    feedCache(cache, { ...options, clock, logger, onHeard, onLiveness: () => liveness.look() }),
     serveStatus({
       address: { hostname: listen[0]!.hostname, port: options.statusPort },
       dnsPort: listen[0]!.port,
@@ -125,9 +126,10 @@ async function feedCache(
     readonly clock: Clock;
     readonly logger: Logger;
     readonly onHeard: () => void;
+    readonly onLiveness: () => void;
   },
 ): Promise<void> {
-  const { clock, logger, signal, onHeard } = o;
+  const { clock, logger, signal, onHeard, onLiveness } = o;
   const token = await readToken(o.tokenFile, { clock, logger, signal });
   if (!token) return;
   const address = { url: o.corrosionUrl, token };
@@ -143,7 +145,7 @@ async function feedCache(
     hearNews: (onNews) =>
       listenToNews({
         connect: () => Deno.connect({ transport: "unix", path: SERVER_PATHS.news }),
-        ...{ onNews, clock, signal, random: systemRandom },
+        ...{ onNews, onLiveness, clock, signal, random: systemRandom },
       }),
     save: (snapshot) => writeSnapshot(o.stateFolder, snapshot),
   });
