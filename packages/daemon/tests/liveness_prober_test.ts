@@ -43,25 +43,46 @@ Deno.test("LivenessTable: three misses make a server silent, any answer brings i
   assert.deepEqual(silentOf(made), [], "a late answer shows that it lives");
 });
 
-Deno.test("LivenessTable: who missed one probe is asked again soon, the others are left alone", () => {
+Deno.test("LivenessTable: who does not answer is asked again soon, and silent after two seconds", () => {
   const made = table();
-  const [first] = made.nextRound(0);
-  answer(made, first?.seq ?? 0, { from: "s3", address: "10.210.3.1" });
-  assert.equal(made.hasSuspects, false);
-  const [second] = made.nextRound(1_000);
-  answer(made, second?.seq ?? 0, { from: "s3", address: "10.210.3.1" });
+  const other = { from: "s3", address: "10.210.3.1" };
+  answer(made, made.nextRound(0)[0]?.seq ?? 0, other);
   assert.equal(made.hasSuspects, true);
-  assert.deepEqual(made.suspectRound(1_350).map((probe) => probe.address), ["10.210.2.1"]);
-  assert.deepEqual(silentOf(made), []);
-  made.suspectRound(1_700);
-  assert.deepEqual(silentOf(made), ["s2"]);
+  const asked: number[] = [];
+  for (let nowMs = 350; silentOf(made).length === 0; nowMs += 350) {
+    assert.ok(nowMs < 10_000);
+    for (const probe of made.suspectRound(nowMs)) {
+      assert.equal(probe.address, "10.210.2.1");
+      asked.push(nowMs);
+    }
+  }
+  assert.deepEqual(asked, [350, 700, 1_050, 1_400, 1_750, 2_100]);
   assert.equal(made.hasSuspects, false, "whoever is given up is asked in rounds");
+});
+
+Deno.test("LivenessTable: a server that pauses is not silent, nor one that answers late", () => {
+  const made = new LivenessTable("s1");
+  made.setTargets([TARGETS[0]!]);
+  const delayMs = 1_200;
+  const pending: { seq: number; atMs: number }[] = [];
+  for (let nowMs = 0; nowMs <= 60_000; nowMs += 50) {
+    const isRound = nowMs % 1_000 === 0;
+    if (!isRound && nowMs % 350 !== 0) continue;
+    for (const due of pending.splice(0, pending.filter(({ atMs }) => atMs <= nowMs).length)) {
+      const { seq, atMs } = due;
+      made.answered({ from: "s2", seq }, { address: "10.210.2.1", nowMs: atMs });
+    }
+    const probes = isRound ? made.nextRound(nowMs) : made.suspectRound(nowMs);
+    for (const { seq } of probes) pending.push({ seq, atMs: nowMs + delayMs });
+    assert.deepEqual(silentOf(made), [], `after ${nowMs} ms`);
+  }
+  assert.equal(made.report(0).rtt_ms["s2"], delayMs);
 });
 
 Deno.test("LivenessTable: answers count only from the peer's own address", () => {
   const made = table();
   for (let round = 0; round < 5; round++) {
-    const [probe] = made.nextRound(0);
+    const [probe] = made.nextRound(round * 1_000);
     answer(made, probe?.seq ?? 0, { address: "10.210.3.1" });
     answer(made, 999);
     answer(made, probe?.seq ?? 0, { from: "nobody" });

@@ -76,12 +76,13 @@ export class LivenessDuty {
       }));
     }
     const socket = this.#open();
+    const isRound = !socket || clock.monotonicMs() >= this.#roundAtMs;
     if (socket) {
       for (const { address, seq } of this.#nextProbes(clock.monotonicMs())) {
         this.#send(socket, { kind: "ping", address, seq });
       }
     }
-    await this.#judge(true);
+    await this.#judge(isRound);
     if (!socket) return PROBE_EVERY_MS;
     const restMs = this.#roundAtMs - clock.monotonicMs();
     return Math.max(1, this.#table.hasSuspects ? Math.min(restMs, SUSPECT_EVERY_MS) : restMs);

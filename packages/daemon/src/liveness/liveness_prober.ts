@@ -6,10 +6,14 @@ import { type Rumor, RumorMill, RUMORS_MAX } from "./liveness_rumors.ts";
 
 /** Pause between two rounds of probes, milliseconds. */
 export const PROBE_EVERY_MS = 1_000;
-/** Whoever missed a probe is asked again after this long, milliseconds: it may be gone. */
+/** Whoever has not answered after this long is asked again, milliseconds: it may be gone. */
 export const SUSPECT_EVERY_MS = 350;
-/** Probes in a row without an answer that make a server silent. */
+/** A probe is missed after this long, milliseconds, or twice its peer's last round trip. */
+const OVERDUE_MS = 300;
+/** Probes in a row without an answer that make a server silent... */
 export const MISSES_MAX = 3;
+/** ...when its last answer is this old as well, milliseconds: a busy server may pause for a while. */
+export const UNANSWERED_MS = 2_000;
 /** No probe message is longer, octets: one packet on any mesh. */
 export const MESSAGE_BYTES_MAX = 1_200;
 /** Servers beyond those a server always probes that it looks at in each round. */
@@ -65,16 +69,29 @@ export interface ProbeTarget {
   readonly address: string;
 }
 
+interface SentProbe {
+  readonly seq: number;
+  /** Monotonic. */
+  readonly sentAtMs: number;
+}
+
+/** Probes that were given up and may still be answered. */
+const OVERDUE_KEPT = 4;
+
 interface PeerLiveness {
   address: string;
   /** Probed in every round: on the ring, or because it did not answer the sweep. */
   probed: "always" | "watched" | "swept";
   misses: number;
+  /** When it answered last, or was probed first (monotonic). */
+  answeredAtMs: number | undefined;
   /** By what this server found itself. */
   unanswering: boolean;
   rttMs: number | undefined;
-  /** The probe that is out, and when it left (monotonic). */
-  out: { seq: number; sentAtMs: number } | undefined;
+  /** The probe that is out. */
+  out: SentProbe | undefined;
+  /** Those before it that were given up: a late answer still tells how long the way takes. */
+  overdue: readonly SentProbe[];
   /** Whether the last probes were lost, a bit each, the latest lowest. */
   lostBits: number;
   /** How many of these bits count. */
@@ -142,17 +159,22 @@ export class LivenessTable {
     const probes: Probe[] = [];
     const sweep = this.#sweep();
     for (const [id, peer] of this.#peers) {
-      this.#countMiss(peer);
+      this.#countMiss(peer, nowMs);
       if (peer.probed === "swept" && !sweep.has(id)) continue;
-      peer.out = { seq: this.#seq, sentAtMs: nowMs };
-      probes.push({ address: peer.address, seq: this.#seq });
+      probes.push(this.#probe(peer, nowMs));
     }
     return probes;
   }
 
-  /** Peers that missed a probe and are not given up yet. */
+  #probe(peer: PeerLiveness, nowMs: number): Probe {
+    peer.out = { seq: this.#seq, sentAtMs: nowMs };
+    peer.answeredAtMs ??= nowMs;
+    return { address: peer.address, seq: this.#seq };
+  }
+
+  /** Peers that have not answered yet and are not given up. */
   get hasSuspects(): boolean {
-    for (const [, peer] of this.#peers) if (peer.misses > 0 && !peer.unanswering) return true;
+    for (const [, peer] of this.#peers) if (peer.out && !peer.unanswering) return true;
     return false;
   }
 
@@ -161,20 +183,21 @@ export class LivenessTable {
     this.#seq += 1;
     const probes: Probe[] = [];
     for (const [, peer] of this.#peers) {
-      if (peer.misses === 0 || peer.unanswering) continue;
-      this.#countMiss(peer);
-      peer.out = { seq: this.#seq, sentAtMs: nowMs };
-      probes.push({ address: peer.address, seq: this.#seq });
+      if (peer.unanswering || !isOverdue(peer, nowMs)) continue;
+      this.#countMiss(peer, nowMs);
+      probes.push(this.#probe(peer, nowMs));
     }
     return probes;
   }
 
-  #countMiss(peer: PeerLiveness): void {
+  #countMiss(peer: PeerLiveness, nowMs: number): void {
     if (!peer.out) return;
     this.#count(peer, true);
     peer.misses += 1;
-    if (peer.misses >= MISSES_MAX) peer.unanswering = true;
+    const waitedMs = nowMs - (peer.answeredAtMs ?? nowMs);
+    if (peer.misses >= MISSES_MAX && waitedMs >= UNANSWERED_MS) peer.unanswering = true;
     if (peer.probed === "swept") peer.probed = "watched";
+    peer.overdue = [...peer.overdue, peer.out].slice(-OVERDUE_KEPT);
     peer.out = undefined;
   }
 
@@ -204,8 +227,13 @@ export class LivenessTable {
       peer.rttMs = Math.max(0, o.nowMs - peer.out.sentAtMs);
       this.#count(peer, false);
       peer.out = undefined;
+    } else {
+      const late = peer.overdue.find(({ seq }) => seq === message.seq);
+      if (late) peer.rttMs = Math.max(0, o.nowMs - late.sentAtMs);
     }
+    peer.overdue = [];
     peer.heardAtMs = o.nowMs;
+    peer.answeredAtMs = o.nowMs;
     peer.misses = 0;
     peer.unanswering = false;
     if (peer.probed === "watched") peer.probed = "swept";
@@ -293,6 +321,10 @@ export class LivenessTable {
   }
 }
 
+function isOverdue({ out, rttMs }: PeerLiveness, nowMs: number): boolean {
+  return out !== undefined && nowMs - out.sentAtMs >= Math.max(OVERDUE_MS, 2 * (rttMs ?? 0));
+}
+
 function lossOf({ lostBits, probes }: PeerLiveness): number {
   let lost = 0;
   for (let at = 0; at < probes; at++) lost += (lostBits >>> at) & 1;
@@ -306,9 +338,11 @@ function byName([a]: readonly [string, unknown], [b]: readonly [string, unknown]
 const NEW_PEER: Omit<PeerLiveness, "address"> = {
   probed: "swept",
   misses: 0,
+  answeredAtMs: undefined,
   unanswering: false,
   rttMs: undefined,
   out: undefined,
+  overdue: [],
   lostBits: 0,
   probes: 0,
   heardAtMs: -Infinity,
