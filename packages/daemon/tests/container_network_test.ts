@@ -3,6 +3,8 @@ import {
   argvFirewallStep,
   firewallRules,
   networkSpec,
+  type ObservedFirewall,
+  parseFirewall,
   parseNetwork,
   planFirewall,
   planNetwork,
@@ -47,14 +49,32 @@ Deno.test("parseNetwork(): anything else is no network", () => {
   for (const text of ["", "[]", "{}", "[1]", "null"]) assert.equal(parseNetwork(text), undefined);
 });
 
-const FILTER = "-P INPUT ACCEPT\n-P FORWARD DROP\n-N DOCKER-USER\n-A DOCKER-USER -j RETURN\n";
-const NAT = "-P POSTROUTING ACCEPT\n";
+const FILTER = ":INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n:DOCKER-USER - [0:0]\n" +
+  "-A DOCKER-USER -j RETURN\n";
+const NAT = ":POSTROUTING ACCEPT [0:0]\n";
+const CLAMP = "-A FORWARD -o jiji0 -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS " +
+  "--clamp-mss-to-pmtu\n";
+
+/** A firewall with these lines in its tables. */
+function observed(tables: Record<string, string>): ObservedFirewall {
+  const texts = Object.entries(tables).map(([name, lines]) => `*${name}\n${lines}COMMIT\n`);
+  return parseFirewall(`# Generated\n${texts.join("# Completed\n")}`);
+}
+
+Deno.test("parseFirewall(): tables apart, others left out, what cannot be shown is an error", () => {
+  const text = "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j DROP\nCOMMIT\n" +
+    "*nat\n:DOCKER - [0:0]\n-A OUTPUT -j DOCKER\nCOMMIT\n";
+  assert.deepEqual(parseFirewall(text), { nat: [":DOCKER - [0:0]", "-A OUTPUT -j DOCKER"] });
+  assert.deepEqual(parseFirewall(""), {});
+  const foreign = "# Table `nat' is incompatible, use 'nft' tool.\n";
+  assert.throws(() => parseFirewall(foreign), /Table `nat' is incompatible/);
+});
 
 Deno.test("planFirewall(): puts in what is missing", () => {
-  const steps = planFirewall(firewallRules("docker", serverConfig(1)), {
-    filter: FILTER,
-    nat: NAT,
-  });
+  const steps = planFirewall(
+    firewallRules("docker", serverConfig(1)),
+    observed({ filter: FILTER, nat: NAT, mangle: CLAMP }),
+  );
   assert.deepEqual(steps.map((step) => argvFirewallStep(step).join(" ")), [
     "iptables -w 5 -t filter -I INPUT 1 -i jiji-br0 -p udp -m udp --dport 31281:31282 -j DROP",
     "iptables -w 5 -t filter -I DOCKER-USER 1 -s 10.210.0.0/16 -d 10.210.0.0/16 -i jiji0 " +
@@ -70,14 +90,14 @@ Deno.test("planFirewall(): plans nothing when all stands, whatever the order of 
   const filter = FILTER + rules.filter((rule) => rule.table === "filter")
     .map((rule) => `-A ${rule.chain} ${rule.match.join(" ")}\n`).join("");
   const nat = `${NAT}-A POSTROUTING -s 10.210.0.0/16 -d 10.210.0.0/16 -j ACCEPT\n`;
-  assert.deepEqual(planFirewall(rules, { filter, nat }), []);
+  assert.deepEqual(planFirewall(rules, observed({ filter, nat, mangle: CLAMP })), []);
 });
 
 Deno.test("planFirewall(): brings the exemption back before another's MASQUERADE", () => {
   const rules = firewallRules("podman", serverConfig(1)).filter((rule) => rule.table === "nat");
   const nat = `${NAT}-A POSTROUTING -s 10.210.1.0/24 ! -o jiji-br0 -j MASQUERADE\n` +
     "-A POSTROUTING -s 10.210.0.0/16 -d 10.210.0.0/16 -j ACCEPT\n";
-  const steps = planFirewall(rules, { filter: "", nat });
+  const steps = planFirewall(rules, observed({ nat }));
   assert.deepEqual(steps.map((step) => step.kind), ["delete", "insert"]);
 });
 
@@ -86,11 +106,12 @@ Deno.test("planFirewall(): netavark keeps its place at the top, without a fight"
   const ours = "-A POSTROUTING -s 10.210.0.0/16 -d 10.210.0.0/16 -j ACCEPT\n";
   const chain = "-A POSTROUTING -s 10.210.1.0/24 -j NETAVARK-CEFD004511814\n";
   const head = `${NAT}-A POSTROUTING -j NETAVARK-HOSTPORT-MASQ\n`;
-  assert.deepEqual(planFirewall(rules, { filter: "", nat: head + ours + chain }), []);
-  assert.equal(planFirewall(rules, { filter: "", nat: head + chain + ours }).length, 2);
+  assert.deepEqual(planFirewall(rules, observed({ nat: head + ours + chain })), []);
+  assert.equal(planFirewall(rules, observed({ nat: head + chain + ours })).length, 2);
 });
 
 Deno.test("planFirewall(): waits for a chain that the engine has not made yet", () => {
   const rules = firewallRules("docker", serverConfig(1)).filter((rule) => rule.table === "filter");
-  assert.deepEqual(planFirewall(rules, { filter: "-P FORWARD ACCEPT\n", nat: NAT }), []);
+  const steps = planFirewall(rules, observed({ filter: ":FORWARD ACCEPT [0:0]\n", nat: NAT }));
+  assert.deepEqual(steps.map((step) => step.rule.chain), ["INPUT"]);
 });

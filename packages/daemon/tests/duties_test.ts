@@ -16,9 +16,7 @@ const SIGNAL = new AbortController().signal;
 function firewallProcess(process: FakeProcess): FakeProcess {
   return process
     .on("sysctl -n net.ipv4.ip_forward", "1\n")
-    .on("iptables -w 5 -t filter -S", "-P FORWARD ACCEPT\n")
-    .on("iptables -w 5 -t nat -S", "-P POSTROUTING ACCEPT\n")
-    .on("iptables -w 5 -t mangle -S", "-P FORWARD ACCEPT\n")
+    .on("iptables-save", "*filter\n:FORWARD ACCEPT [0:0]\nCOMMIT\n*nat\nCOMMIT\n")
     .on("iptables -w 5 -t mangle -I", "")
     .on("iptables -w 5 -t nat -I", "")
     .on("iptables -w 5 -t filter -I", "");
@@ -67,6 +65,7 @@ Deno.test("FirewallDuty: switches forwarding on and puts in what is missing", as
   await new FirewallDuty(context).run(SIGNAL);
   assert.equal(process.commands("sysctl -w").length, 1);
   assert.equal(process.commands("iptables -w 5 -t nat -I").length, 1);
+  assert.equal(process.commands("iptables -w 5 -t mangle -I").length, 1);
   process.on("sysctl -n net.ipv4.ip_forward", () => ({ exitCode: 1, stderr: "read-only" }));
   await assert.rejects(new FirewallDuty(context).run(SIGNAL), /read-only/);
   assert.equal(
@@ -78,7 +77,10 @@ Deno.test("FirewallDuty: switches forwarding on and puts in what is missing", as
 
 Deno.test("FirewallDuty: a host without iptables is left without rules, said once", async () => {
   const { process, context, logger } = setUp();
-  firewallProcess(process).on("iptables", () => ({ exitCode: 127, stderr: "iptables: not found" }));
+  firewallProcess(process).on(
+    "iptables-save",
+    () => ({ exitCode: 127, stderr: "iptables: not found" }),
+  );
   const duty = new FirewallDuty(context);
   await duty.run(SIGNAL);
   await duty.run(SIGNAL);

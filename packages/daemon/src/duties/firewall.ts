@@ -1,11 +1,10 @@
 /** Duty: forwarding and the firewall rules that let the container network be routed. */
 import { isOk } from "@jiji/core/runtime";
 import {
-  argvFirewallList,
+  ARGV_FIREWALL_LIST,
   argvFirewallStep,
-  FIREWALL_TABLES,
   firewallRules,
-  type FirewallTable,
+  parseFirewall,
   planFirewall,
 } from "../engine/container_network.ts";
 import { type EngineRules, judgeEngineRules, RULES_UNSEEN } from "../engine/engine_rules.ts";
@@ -39,28 +38,24 @@ export class FirewallDuty {
 
   async #firewall(signal: AbortSignal): Promise<void> {
     const { config, logger } = this.#context;
-    const lists = await Promise.all(
-      FIREWALL_TABLES.map((table) => tryRun(this.#context, argvFirewallList(table), signal)),
-    );
-    if (lists.some((list) => list.exitCode === 127)) {
+    const list = await tryRun(this.#context, ARGV_FIREWALL_LIST, signal);
+    if (list.exitCode === 127) {
       return this.#sayOnce("iptables is not installed: forwarding rules are not managed");
     }
-    const failed = lists.find((list) => !isOk(list));
-    if (failed) throw new Error(renderFailure(argvFirewallList("filter"), failed));
-    const text = (table: FirewallTable) => lists[FIREWALL_TABLES.indexOf(table)]?.stdout ?? "";
-    await this.#engineRules(text("nat"), signal);
-    const observed = { filter: text("filter"), nat: text("nat"), mangle: text("mangle") };
+    if (!isOk(list)) throw new Error(renderFailure(ARGV_FIREWALL_LIST, list));
+    const observed = parseFirewall(list.stdout);
+    await this.#engineRules(observed.nat ?? [], signal);
     for (const step of planFirewall(firewallRules(config.engine, config), observed)) {
       await mustRun(this.#context, argvFirewallStep(step), signal);
       logger.info("firewall changed", { ...step });
     }
   }
 
-  async #engineRules(nat: string, signal: AbortSignal): Promise<void> {
+  async #engineRules(nat: readonly string[], signal: AbortSignal): Promise<void> {
     const { config, clock, facts, logger } = this.#context;
     if (config.engine !== "docker") return;
     const { state, restart } = judgeEngineRules(this.#rules, {
-      hasRules: /^-A PREROUTING .*-j DOCKER$/m.test(nat),
+      hasRules: nat.some((line) => /^-A PREROUTING .*-j DOCKER$/.test(line)),
       refused: facts.networkRefused ?? false,
       nowMs: clock.monotonicMs(),
     });

@@ -140,7 +140,7 @@ export type FirewallTable = (typeof FIREWALL_TABLES)[number];
 export interface FirewallRule {
   readonly table: FirewallTable;
   readonly chain: string;
-  /** Words after the chain, in the order in which `iptables -S` prints them. */
+  /** Words after the chain, in the order in which `iptables-save` prints them. */
   readonly match: readonly string[];
   /** Whether it must come before every rule that may rewrite source addresses. */
   readonly beforeMasquerade: boolean;
@@ -193,8 +193,34 @@ export function firewallRules(
   ];
 }
 
-/** What the firewall has: `iptables -S` per table; a table that is absent is left alone. */
-export type ObservedFirewall = Readonly<Partial<Record<FirewallTable, string>>>;
+/** What the firewall has: lines of `iptables-save`, by table. One without a rule may be absent. */
+export type ObservedFirewall = Readonly<Partial<Record<FirewallTable, readonly string[]>>>;
+
+/** Lists the rules of all tables. */
+export const ARGV_FIREWALL_LIST: Argv = ["iptables-save"];
+
+/**
+ * The firewall in the output of `iptables-save`.
+ *
+ * @throws {Error} when a table of ours has rules that iptables cannot show: what stands there is not
+ * known. Source: iptables 1.8.9, iptables/xtables-save.c.
+ */
+export function parseFirewall(text: string): ObservedFirewall {
+  const unknown = /^# Table `(filter|nat|mangle)' is incompatible.*$/m.exec(text);
+  if (unknown) throw new Error(`iptables-save: ${unknown[0].slice(2)}`);
+  const tables: Partial<Record<FirewallTable, string[]>> = {};
+  let lines: string[] | undefined;
+  for (const line of text.split("\n")) {
+    const table = FIREWALL_TABLES.find((name) => line === `*${name}`);
+    if (table) lines = tables[table] = [];
+    else if (line.startsWith("*")) lines = undefined;
+    else if (/^[:-]/.test(line)) lines?.push(line.trim());
+  }
+  return tables;
+}
+
+/** Chains that every host has, whether or not `iptables-save` names them. */
+const BUILT_IN: readonly string[] = ["INPUT", "FORWARD", "POSTROUTING"];
 
 /**
  * Rules that masquerade, or jump to a chain that does for a network: docker's, and netavark's and
@@ -219,11 +245,9 @@ export function planFirewall(
   observed: ObservedFirewall,
 ): FirewallStep[] {
   return rules.flatMap((rule): FirewallStep[] => {
-    const lines = (observed[rule.table] ?? "").split("\n").map((line) => line.trim());
-    const isChain = lines.some((line) =>
-      line.startsWith(`-P ${rule.chain} `) || line === `-N ${rule.chain}`
-    );
-    if (!isChain) return [];
+    const lines = observed[rule.table] ?? [];
+    const isChain = lines.some((line) => line.startsWith(`:${rule.chain} `));
+    if (!isChain && !BUILT_IN.includes(rule.chain)) return [];
     const inChain = lines.filter((line) => line.startsWith(`-A ${rule.chain} `));
     const at = inChain.indexOf(`-A ${rule.chain} ${rule.match.join(" ")}`);
     const limit = rule.beforeMasquerade ? inChain.findIndex((line) => MASQUERADES.test(line)) : -1;
@@ -233,11 +257,6 @@ export function planFirewall(
     const cause = "a MASQUERADE came before it";
     return [{ kind: "delete", rule, cause }, { ...insert, cause }];
   });
-}
-
-/** Lists a table's rules. */
-export function argvFirewallList(table: FirewallTable): Argv {
-  return ["iptables", "-w", "5", "-t", table, "-S"];
 }
 
 /** The command of a step. */
