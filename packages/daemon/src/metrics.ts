@@ -1,9 +1,7 @@
-/**
- * Metrics of jiji-daemon. Pure. Source of the format: Prometheus, "Exposition formats", text version
- * 0.0.4.
- */
+/** Metrics of jiji-daemon. Pure. */
 import type { DaemonReport, LivenessReport } from "@jiji/core/cluster";
 import { HEALTH_STATUSES, SCHEMA_VERSION } from "@jiji/core/corrosion";
+import { type MetricSample as Sample, renderMetric } from "@jiji/core/runtime";
 
 /** A link to another server, as WireGuard has it. */
 export interface LinkCounters {
@@ -25,9 +23,6 @@ export interface MetricsSources {
   /** Rows known, by table. */
   readonly rows: Readonly<Record<string, number>>;
 }
-
-type Labels = Readonly<Record<string, string>>;
-type Sample = readonly [labels: Labels, value: number];
 
 /** The whole as text. */
 export function renderMetrics(sources: MetricsSources): string {
@@ -170,19 +165,5 @@ function family(
   help: string,
   samples: readonly Sample[],
 ): string[] {
-  if (samples.length === 0) return [];
-  const full = `jiji_daemon_${name}`;
-  return [
-    `# HELP ${full} ${help}`,
-    `# TYPE ${full} ${type}`,
-    ...samples.map(([labels, value]) => `${full}${renderLabels(labels)} ${value}`),
-  ];
-}
-
-function renderLabels(labels: Labels): string {
-  const parts = Object.entries(labels).map(([name, value]) => {
-    const escaped = value.replace(/\\/g, "\\\\").replace(/"/g, '\\"').replace(/\n/g, "\\n");
-    return `${name}="${escaped}"`;
-  });
-  return parts.length === 0 ? "" : `{${parts.join(",")}}`;
+  return renderMetric({ name: `jiji_daemon_${name}`, type, help }, samples);
 }

@@ -1,7 +1,5 @@
-/**
- * What jiji-dns counts, and the text that tells it. Source of the format: Prometheus, "Exposition
- * formats", text version 0.0.4.
- */
+/** What jiji-dns counts, and the text that tells it. */
+import { type MetricFamily, type MetricSample, renderMetric } from "@jiji/core/runtime";
 
 /** Upper bounds of the latency buckets, seconds. */
 export const LATENCY_BOUNDS_S: readonly number[] = [
@@ -84,56 +82,62 @@ export class Metrics {
       ["dropped", of("dropped") + threads.overloaded + threads.foreign],
     ]);
     const lines = [
-      ...series("jiji_dns_queries_total", "counter", "Queries by result."),
-      ...[...totals].sort().map(([result, value]) =>
-        `jiji_dns_queries_total{result="${result}"} ${value}`
+      ...counter(
+        "queries_total",
+        "Queries by result.",
+        [...totals].sort().map(([result, value]) => [{ result }, value]),
       ),
-      ...series(
-        "jiji_dns_table_answers_total",
-        "counter",
-        "Answers that threads gave by themselves.",
-      ),
-      `jiji_dns_table_answers_total ${threads.answered + threads.nxdomain}`,
-      ...series("jiji_dns_batches_total", "counter", "Batches of packets that threads received."),
-      `jiji_dns_batches_total ${threads.batches}`,
+      ...counter("table_answers_total", "Answers that threads gave by themselves.", [
+        [{}, threads.answered + threads.nxdomain],
+      ]),
+      ...counter("batches_total", "Batches of packets that threads received.", [
+        [{}, threads.batches],
+      ]),
       ...this.#latency(),
-      ...series("jiji_dns_forward_cache_total", "counter", "Forwarded queries by cache use."),
-      `jiji_dns_forward_cache_total{use="hit"} ${this.#cacheHits}`,
-      `jiji_dns_forward_cache_total{use="miss"} ${this.#cacheMisses}`,
-      ...gauge("jiji_dns_forward_cache_entries", "Answers kept.", gauges.forwardEntries),
-      ...gauge("jiji_dns_containers", "Containers known.", gauges.containers),
-      ...gauge("jiji_dns_filled", "1 once the cluster's state is known.", Number(gauges.isFilled)),
+      ...counter("forward_cache_total", "Forwarded queries by cache use.", [
+        [{ use: "hit" }, this.#cacheHits],
+        [{ use: "miss" }, this.#cacheMisses],
+      ]),
+      ...gauge("forward_cache_entries", "Answers kept.", gauges.forwardEntries),
+      ...gauge("containers", "Containers known.", gauges.containers),
+      ...gauge("filled", "1 once the cluster's state is known.", Number(gauges.isFilled)),
       ...gauge(
-        "jiji_dns_subscription_age_seconds",
+        "subscription_age_seconds",
         "Since Corrosion was last heard.",
         (gauges.subscriptionAgeMs ?? NaN) / 1_000,
       ),
-      ...series("jiji_dns_info", "gauge", "Version."),
-      `jiji_dns_info{version=${JSON.stringify(gauges.version)}} 1`,
+      ...metric("info", "gauge", "Version.", [[{ version: gauges.version }, 1]]),
     ];
     return `${lines.join("\n")}\n`;
   }
 
   #latency(): string[] {
-    const name = "jiji_dns_latency_seconds";
     let sum = 0;
-    const buckets = [...LATENCY_BOUNDS_S, Infinity].map((bound, index) => {
+    const buckets = [...LATENCY_BOUNDS_S, Infinity].map((bound, index): MetricSample => {
       sum += this.#buckets[index] ?? 0;
-      return `${name}_bucket{le="${bound === Infinity ? "+Inf" : bound}"} ${sum}`;
+      return [{ le: bound === Infinity ? "+Inf" : `${bound}` }, sum, "_bucket"];
     });
-    return [
-      ...series(name, "histogram", "Time to an answer of the main thread."),
+    return metric("latency_seconds", "histogram", "Time to an answer of the main thread.", [
       ...buckets,
-      `${name}_sum ${this.#latencySumS}`,
-      `${name}_count ${sum}`,
-    ];
+      [{}, this.#latencySumS, "_sum"],
+      [{}, sum, "_count"],
+    ]);
   }
 }
 
-function series(name: string, type: string, help: string): string[] {
-  return [`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`];
+function metric(
+  name: string,
+  type: MetricFamily["type"],
+  help: string,
+  samples: readonly MetricSample[],
+): string[] {
+  return renderMetric({ name: `jiji_dns_${name}`, type, help }, samples);
+}
+
+function counter(name: string, help: string, samples: readonly MetricSample[]): string[] {
+  return metric(name, "counter", help, samples);
 }
 
 function gauge(name: string, help: string, value: number): string[] {
-  return [...series(name, "gauge", help), `${name} ${Number.isNaN(value) ? "NaN" : value}`];
+  return metric(name, "gauge", help, [[{}, value]]);
 }
