@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { parseCidr, Secret, SERVER_PATHS, SERVER_UNITS } from "@jiji/core";
 import { sha256OfText } from "../src/lib/network/artifacts.ts";
-import { type ManagedFile, managedFiles } from "../src/lib/network/server_files.ts";
+import { type ManagedFile, managedFiles, UNIT_PATHS } from "../src/lib/network/server_files.ts";
 import {
   type FileFact,
   parseServerFacts,
@@ -155,6 +155,20 @@ Deno.test("planConfiguration(): a changed file is written and its unit alone res
     `writeFile ${path} — content differs`,
     "restartUnits jiji-dns.service — older than its files",
   ]);
+});
+
+Deno.test("planConfiguration(): what is added to wg-quick's unit does not restart a mesh that runs", () => {
+  const there = settled(FILES);
+  const path = "/etc/systemd/system/wg-quick@jiji0.service.d/jiji.conf";
+  assert(UNIT_PATHS.includes(path), "teardown and observation know it");
+  const files = new Map(there.files);
+  files.delete(path);
+  assert.deepEqual(configure({ ...there, files }), [
+    `writeFile ${path} — missing`,
+    "reloadUnits systemd — holds from the next start on",
+  ]);
+  files.set(path, { ...there.files.get(path)!, modifiedAtSeconds: 300 });
+  assert.deepEqual(configure({ ...there, files }), [], "it holds from the next start on");
 });
 
 Deno.test("planConfiguration(): a readable secret is mended", () => {

@@ -6,6 +6,7 @@ import {
   parseCidr,
   type Secret,
   SERVER_PATHS,
+  SERVER_UNITS,
   serverAddress,
   type ServerConfig,
   WIREGUARD_CONF,
@@ -15,9 +16,17 @@ const UNIT_FOLDER = "/etc/systemd/system";
 const CORROSION_UNIT = `${UNIT_FOLDER}/jiji-corrosion.service`;
 const DNS_UNIT = `${UNIT_FOLDER}/jiji-dns.service`;
 const DAEMON_UNIT = `${UNIT_FOLDER}/jiji-daemon.service`;
+/** Folder of what is added to wg-quick's own unit, and of nothing else. */
+export const WIREGUARD_DROP_IN_FOLDER: string = `${UNIT_FOLDER}/${SERVER_UNITS.wireguard}.d`;
+const WIREGUARD_DROP_IN = `${WIREGUARD_DROP_IN_FOLDER}/jiji.conf`;
 
-/** Files of our own units. */
-export const UNIT_PATHS: readonly string[] = [CORROSION_UNIT, DNS_UNIT, DAEMON_UNIT];
+/** Files that systemd reads: of our own units, and what is added to wg-quick's. */
+export const UNIT_PATHS: readonly string[] = [
+  CORROSION_UNIT,
+  DNS_UNIT,
+  DAEMON_UNIT,
+  WIREGUARD_DROP_IN,
+];
 
 /** A file that `server init` keeps as it should be. */
 export interface ManagedFile {
@@ -80,8 +89,7 @@ path = "${SERVER_PATHS.run}-corrosion/admin.sock"
 `;
 }
 
-const HARDENED = `NoNewPrivileges=yes
-ProtectSystem=strict
+const CONFINED = `ProtectSystem=strict
 ProtectHome=yes
 PrivateTmp=yes
 ProtectKernelModules=yes
@@ -94,6 +102,14 @@ RestrictSUIDSGID=yes
 LockPersonality=yes
 SystemCallArchitectures=native`;
 
+const HARDENED = `NoNewPrivileges=yes
+${CONFINED}`;
+
+/** What programs need that open sockets, speak to the kernel's network, and start ordinary others. */
+const ORDINARY_CALLS = `SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK`;
+
 /** For programs that run as the user jiji and touch nothing but files and sockets of their own. */
 const UNPRIVILEGED = `${HARDENED}
 ProtectKernelTunables=yes
@@ -102,9 +118,33 @@ PrivateDevices=yes
 DevicePolicy=closed
 RestrictNamespaces=yes
 RemoveIPC=yes
-SystemCallFilter=@system-service
-SystemCallErrorNumber=EPERM
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK`;
+${ORDINARY_CALLS}`;
+
+/**
+ * What is added to wg-quick's unit. `ip`, `wg` and wireguard-go need the right to the network alone,
+ * wireguard-go a device and a socket of its own too; a kernel that has WireGuard as a module loads it
+ * itself. Without NoNewPrivileges: SELinux and AppArmor may have a domain of their own for `wg` and
+ * `ip`, which must stay able to enter it. It holds from the next start on: a mesh that runs is left
+ * alone.
+ */
+export function renderWireguardDropIn(): string {
+  return `# Written by jiji server init.
+[Service]
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE
+RuntimeDirectory=wireguard
+RuntimeDirectoryPreserve=yes
+${CONFINED}
+ProtectKernelTunables=yes
+ProtectProc=invisible
+DevicePolicy=closed
+DeviceAllow=/dev/net/tun rw
+RestrictNamespaces=yes
+MemoryDenyWriteExecute=yes
+RemoveIPC=yes
+UMask=0077
+${ORDINARY_CALLS}
+`;
+}
 
 /** Waits before Corrosion starts; see {@link renderAwaitMesh}. */
 export const AWAIT_MESH: string = "/etc/jiji/await-mesh.sh";
@@ -199,9 +239,7 @@ ReadWritePaths=/etc/jiji /etc/wireguard /run /var/lib/jiji
 CacheDirectory=jiji
 ${HARDENED.replace("ProtectHome=yes", "ProtectHome=read-only")}
 RestrictNamespaces=net
-SystemCallFilter=@system-service
-SystemCallErrorNumber=EPERM
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK`;
+${ORDINARY_CALLS}`;
 
 /**
  * What podman runs is a child of the daemon and would inherit its limits. In a mount namespace of
@@ -292,6 +330,12 @@ export function managedFiles(
       owner: "root:root",
       content: renderWireguardConf(config),
       unit: "wireguard",
+    },
+    {
+      path: WIREGUARD_DROP_IN,
+      mode: 0o644,
+      owner: "root:root",
+      content: renderWireguardDropIn(),
     },
     { path: AWAIT_MESH, mode: 0o755, owner: "root:root", content: renderAwaitMesh() },
     {

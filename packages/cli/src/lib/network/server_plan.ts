@@ -1,6 +1,6 @@
 import { type Argv, assertNever, SERVER_PATHS, SERVER_UNITS } from "@jiji/core";
 import type { EngineName } from "../engine/engine_commands.ts";
-import type { ManagedFile } from "./server_files.ts";
+import { type ManagedFile, UNIT_PATHS } from "./server_files.ts";
 import type { ServerFacts } from "./server_facts.ts";
 import { type FirewallName, planHostFirewall } from "./host_firewall.ts";
 
@@ -24,6 +24,7 @@ export type ServerStep =
     | { readonly kind: "writeFile"; readonly file: ManagedFile }
     | { readonly kind: "enableUnits"; readonly units: readonly string[] }
     | { readonly kind: "restartUnits"; readonly units: readonly string[] }
+    | { readonly kind: "reloadUnits" }
   );
 
 /** What a server should have before it can get its place in the cluster. */
@@ -172,6 +173,9 @@ export function planConfiguration(
       cause: "older than its files",
     });
   }
+  if (idle.length + restart.length === 0 && changed.some(({ path }) => UNIT_PATHS.includes(path))) {
+    steps.push({ kind: "reloadUnits", cause: "holds from the next start on" });
+  }
   return steps;
 }
 
@@ -220,6 +224,8 @@ function stepSubject(step: ServerStep): string {
     case "enableUnits":
     case "restartUnits":
       return step.units.join(" ");
+    case "reloadUnits":
+      return "systemd";
     case "createUser":
       return "jiji";
     case "makeKey":

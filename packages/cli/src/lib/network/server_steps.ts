@@ -43,6 +43,8 @@ export async function applyServerStep(
       return await writeFile(host, step.file, signal);
     case "restartUnits":
       return await restartUnits(host, step.units, signal);
+    case "reloadUnits":
+      return await reloadUnits(host, { timeoutMs: ENGINE_TIMEOUT_MS * 2, signal });
     default:
       return assertNever(step);
   }
@@ -71,6 +73,8 @@ export function stepDetail(step: ServerStep, engine: string): string {
       return "units";
     case "restartUnits":
       return "restarted";
+    case "reloadUnits":
+      return "systemd reloaded";
     default:
       return assertNever(step);
   }
@@ -102,16 +106,23 @@ async function installPackages(
   await mustRun(host, [manager, "install", "-y", ...packages], { what, timeoutMs, signal });
 }
 
+async function reloadUnits(
+  host: RemoteHost,
+  options: { readonly timeoutMs: number; readonly signal: AbortSignal },
+): Promise<void> {
+  await mustRun(host, ["systemctl", "daemon-reload"], {
+    what: "reloading systemd failed",
+    ...options,
+  });
+}
+
 async function enableUnits(
   host: RemoteHost,
   units: readonly string[],
   signal: AbortSignal,
 ): Promise<void> {
   const options = { timeoutMs: ENGINE_TIMEOUT_MS * 2, signal };
-  await mustRun(host, ["systemctl", "daemon-reload"], {
-    what: "reloading systemd failed",
-    ...options,
-  });
+  await reloadUnits(host, options);
   await mustRun(host, ["systemctl", "enable", "--quiet", "--now", ...units], {
     what: `starting ${units.join(", ")} failed`,
     ...options,
@@ -124,10 +135,7 @@ async function restartUnits(
   signal: AbortSignal,
 ): Promise<void> {
   const options = { timeoutMs: ENGINE_TIMEOUT_MS * 2, signal };
-  await mustRun(host, ["systemctl", "daemon-reload"], {
-    what: "reloading systemd failed",
-    ...options,
-  });
+  await reloadUnits(host, options);
   await mustRun(host, ["systemctl", "restart", ...units], {
     what: `restarting ${units.join(", ")} failed`,
     ...options,
@@ -191,12 +199,14 @@ async function writeFile(
   file: ManagedFile,
   signal: AbortSignal,
 ): Promise<void> {
-  const stage = `${file.path}.new`;
+  // Its own folder may be missing; this one is there since the user was made.
+  const stage = `/etc/jiji/${file.path.slice(file.path.lastIndexOf("/") + 1)}.new`;
   await host.upload(new TextEncoder().encode(file.content), stage, {
     mode: 0o600,
     timeoutMs: UPLOAD_TIMEOUT_MS,
   });
-  const script = 'set -eu\nchown "$1" "$3"\nchmod "$2" "$3"\nmv "$3" "$4"\n';
+  const script =
+    'set -eu\nchown "$1" "$3"\nchmod "$2" "$3"\nmkdir -p -m 755 "${4%/*}"\nmv "$3" "$4"\n';
   await mustRunScript(host, script, {
     args: [file.owner, file.mode.toString(8), stage, file.path],
     what: `writing ${file.path} failed`,

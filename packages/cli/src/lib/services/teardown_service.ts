@@ -19,7 +19,7 @@ import type { RemoteHost } from "../../types/remote_host.ts";
 import { mustRun, mustRunScript } from "../../utils/remote.ts";
 import { argvListImages, argvRemoveImage, type EngineName } from "../engine/engine_commands.ts";
 import { PROXY_PREVIOUS, PROXY_STANDIN, STANDIN_VOLUME } from "../engine/proxy_reboot_script.ts";
-import { UNIT_PATHS } from "../network/server_files.ts";
+import { UNIT_PATHS, WIREGUARD_DROP_IN_FOLDER } from "../network/server_files.ts";
 import { registryAuthFolder } from "../registry/registry_commands.ts";
 import { observeHost } from "../deployment/deployment_observation.ts";
 import { parseImages } from "./image_prune_service.ts";
@@ -221,6 +221,7 @@ if command -v firewall-cmd >/dev/null && firewall-cmd --state >/dev/null 2>&1; t
   firewall-cmd --reload
 fi >/dev/null 2>&1
 rm -f ${UNIT_PATHS.join(" ")} ${WIREGUARD_CONF}
+rmdir ${WIREGUARD_DROP_IN_FOLDER} 2>/dev/null
 systemctl daemon-reload
 systemctl reset-failed 'jiji-*' 2>/dev/null
 rm -rf --one-file-system /etc/jiji /opt/jiji ${SERVER_PATHS.run} ${SERVER_PATHS.run}-corrosion /var/lib/jiji /var/cache/jiji
