@@ -167,6 +167,15 @@ Deno.test("mesh: keys, sizes, ways and addresses look after themselves", async (
       assert.match(shown, /-rw------- .* root root .*mesh\.psk/);
     });
 
+    await chapter(t, "every unit has few rights", async () => {
+      for (const unit of ["jiji-corrosion", "jiji-dns", "jiji-daemon", "wg-quick@jiji0"]) {
+        const shown = await lab.on("s1", ["systemd-analyze", "security", "--no-pager", unit]);
+        const exposure = Number(/Overall exposure level for .*: ([0-9.]+) /.exec(shown)?.[1]);
+        tell(`exposure of ${unit}: ${exposure}`);
+        assert.ok(exposure < 5, shown);
+      }
+    });
+
     await chapter(
       t,
       "a server's address as others see it is asked for; lies are passed over",

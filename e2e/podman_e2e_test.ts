@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { eventually } from "./lab.ts";
 import { chapter, secondsSince, Shop, tell } from "./shop.ts";
 
 const SERVERS = ["s1", "s2", "s3"] as const;
@@ -26,6 +27,25 @@ Deno.test("podman: bare servers, deploy, redeploys under load, power loss", asyn
     assert.match(await shop.must("deploy", "--version", "v1"), /Nothing to do/);
     const inside = "podman exec shop-web wget -q -O - http://shop-api.jiji:8080/".split(" ");
     assert.match(await lab.on("s1", inside), /three mugs/);
+  });
+
+  await chapter(t, "checks by command run with the container's own rights", async () => {
+    await shop.configure((text) =>
+      `${text}
+  guard:
+    image: busybox:1.35
+    hosts: [s1]
+    privileged: true
+    command: [httpd, -f, -p, "8080"]
+    healthcheck:
+      cmd: grep -q 'NoNewPrivs:.0' /proc/self/status
+`
+    );
+    await shop.must("deploy", "--version", "v1", "-S", "guard");
+    await eventually("the daemon finds the guard healthy", async () => {
+      const status = await lab.on("s1", ["/opt/jiji/bin/jiji-daemon", "status"]);
+      return /container shop-guard on s1: .*, healthy/.test(status) ? true : undefined;
+    }, { timeoutMs: 20_000 });
   });
 
   await chapter(t, "redeploys under load through all three proxies", async () => {

@@ -1,7 +1,12 @@
 import assert from "node:assert/strict";
 import { parseCidr, Secret, SERVER_PATHS, SERVER_UNITS } from "@jiji/core";
 import { sha256OfText } from "../src/lib/network/artifacts.ts";
-import { type ManagedFile, managedFiles, UNIT_PATHS } from "../src/lib/network/server_files.ts";
+import {
+  type ManagedFile,
+  managedFiles,
+  renderDaemonUnit,
+  UNIT_PATHS,
+} from "../src/lib/network/server_files.ts";
 import {
   type FileFact,
   parseServerFacts,
@@ -242,6 +247,13 @@ Deno.test("managedFiles(): what each file holds", async (t) => {
     const head = `${file.path} ${file.mode.toString(8)} ${file.owner} ${file.unit ?? "-"}`;
     await t.assertSnapshot(`${head}\n${file.content.replaceAll("0f".repeat(32), "[token]")}`);
   }
+});
+
+Deno.test("renderDaemonUnit(): beside Podman, checks in containers keep their rights", () => {
+  const unit = renderDaemonUnit("podman");
+  // Each of these makes a mount namespace, drops capabilities or forbids set-user-ID programs.
+  assert.doesNotMatch(unit, /^(Protect|Private|ReadWritePaths|NoNewPriv|Capability|CacheDir)/m);
+  assert.match(unit, /^SystemCallFilter=~/m);
 });
 
 Deno.test("managedFiles(): the token is only in files that others may not read", () => {

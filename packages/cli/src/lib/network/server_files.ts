@@ -242,14 +242,19 @@ RestrictNamespaces=net
 ${ORDINARY_CALLS}`;
 
 /**
- * What podman runs is a child of the daemon and would inherit its limits. In a mount namespace of
- * its own (as `ProtectHome` makes one) the file systems of containers can't be seen, and
- * `podman exec` finds no user in them.
+ * What `podman exec` runs in containers, which is what health checks by command are, is a child of
+ * the daemon and has its limits. So: all capabilities, or checks in privileged containers do not
+ * start ("unable to apply caps"); no NoNewPrivileges, or `sudo` in a check fails; no mount namespace
+ * (as `ProtectSystem` and the like make one), in which the file systems of containers that started
+ * later can't be seen; and of the system calls only those are kept away that no check needs.
  */
-const DAEMON_BESIDE_PODMAN = `NoNewPrivileges=yes
-ProtectClock=yes
-RestrictRealtime=yes
-LockPersonality=yes`;
+const DAEMON_BESIDE_PODMAN = `RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+DevicePolicy=closed
+SystemCallFilter=~@clock @cpu-emulation @debug @obsolete @raw-io @reboot @swap
+SystemCallErrorNumber=EPERM
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK AF_PACKET`;
 
 /**
  * Unit of jiji-daemon: root, since it drives WireGuard, routes, firewall and engine. It does not
