@@ -32,18 +32,22 @@ class Watch implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
   readonly #done: Promise<void>;
   #seen: Seen = { atMs: 0, addresses: [] };
+  #ended = false;
   #wake = Promise.withResolvers<void>();
 
   constructor(server: Server) {
     const address = `10.210.${SERVERS.indexOf(server)}.1`;
     const watch = [`${CHECKOUT}/bench/failover/watch.ts`, address, NAME];
-    const deno = [Deno.execPath(), "run", "--quiet", "--allow-net", ...watch];
+    const deno = [Deno.execPath(), "run", "--quiet", "--unstable-net", "--allow-net", ...watch];
     this.#child = new Deno.Command("ip", {
       args: ["netns", "exec", namespaceName(LAB, server), ...deno],
       stdout: "piped",
       stdin: "null",
     }).spawn();
-    this.#done = this.#read();
+    this.#done = this.#read().finally(() => {
+      this.#ended = true;
+      this.#wake.resolve();
+    });
   }
 
   async #read(): Promise<void> {
@@ -64,6 +68,7 @@ class Watch implements AsyncDisposable {
   async until(what: string, holds: (addresses: readonly string[]) => boolean): Promise<number> {
     const deadlineMs = performance.now() + PATIENCE_MS;
     while (!holds(this.#seen.addresses)) {
+      if (this.#ended) throw new Error(`${what}: the watch has ended`);
       const leftMs = deadlineMs - performance.now();
       if (leftMs <= 0) throw new Error(`not in time: ${what}; ${this.#seen.addresses.join(" ")}`);
       const over = Promise.withResolvers<void>();
@@ -205,7 +210,7 @@ async function tellState(shop: Shop, server: Server): Promise<string> {
     "date +%T.%N",
     "cat /run/jiji/liveness.json",
     "echo",
-    "jiji-daemon status --json",
+    `/opt/jiji/bin/jiji-dns query ${NAME}`,
     "journalctl -q --no-pager -o short-precise -u jiji-daemon -u jiji-dns --since -3min",
   ].join("; ");
   const text = await shop.lab.on(server, ["sh", "-c", script]).catch(String);

@@ -3,9 +3,8 @@
  * Asks a resolver for a name a hundred times a second, in the network namespace it is started in,
  * and prints a JSON line whenever the addresses differ from those before.
  *
- * Usage: deno run --allow-net bench/failover/watch.ts ADDRESS NAME
+ * Usage: deno run --unstable-net --allow-net bench/failover/watch.ts ADDRESS NAME
  */
-import { createSocket } from "node:dgram";
 
 /** What the answer was, and when it came. */
 export interface Seen {
@@ -20,7 +19,7 @@ const PAUSE_MS = 10;
 const HEADER = 12;
 
 /** A question for A records. Source: RFC 1035, section 4.1. */
-function encodeQuestion(id: number): Uint8Array {
+function encodeQuestion(id: number): Uint8Array<ArrayBuffer> {
   const labels = name.split(".").flatMap((label) => [
     label.length,
     ...new TextEncoder().encode(label),
@@ -62,19 +61,50 @@ function parseAddresses(bytes: Uint8Array): string[] {
   return found.sort();
 }
 
-let last = "?";
-let id = 0;
-const socket = createSocket("udp4");
-socket.on("message", (bytes) => {
-  if ((bytes[0]! << 8 | bytes[1]!) !== id) return;
-  const addresses = parseAddresses(bytes);
-  if (addresses.join() === last) return;
-  last = addresses.join();
-  const seen: Seen = { atMs: performance.timeOrigin + performance.now(), addresses };
-  console.log(JSON.stringify(seen));
-});
-socket.on("error", () => undefined);
-setInterval(() => {
-  id = (id + 1) & 0xffff;
-  socket.send(encodeQuestion(id), 53, resolver, () => undefined);
-}, PAUSE_MS);
+/** Prints what an answer says when that is something new. */
+class Teller {
+  #last = "?";
+  #newest = 0;
+
+  /** Takes an answer; one that was overtaken by a later one says nothing. */
+  take(bytes: Uint8Array, asked: number): void {
+    const id = bytes[0]! << 8 | bytes[1]!;
+    // How many questions ago it was asked; numbers begin anew after 65,536.
+    const age = (asked - id) & 0xffff;
+    if (age > ((asked - this.#newest) & 0xffff)) return;
+    this.#newest = id;
+    const addresses = parseAddresses(bytes);
+    if (addresses.join() === this.#last) return;
+    this.#last = addresses.join();
+    const seen: Seen = { atMs: performance.timeOrigin + performance.now(), addresses };
+    console.log(JSON.stringify(seen));
+  }
+}
+
+/** Asks through one socket until that fails: its network may not be there yet. */
+async function askOn(teller: Teller): Promise<void> {
+  const socket = Deno.listenDatagram({ transport: "udp", hostname: "0.0.0.0", port: 0 });
+  const to = { transport: "udp", hostname: resolver, port: 53 } as const;
+  let asked = 0;
+  const hearing = (async () => {
+    while (true) {
+      const [bytes] = await socket.receive();
+      teller.take(bytes, asked);
+    }
+  })();
+  const asking = (async () => {
+    while (true) {
+      asked = (asked + 1) & 0xffff;
+      await socket.send(encodeQuestion(asked), to);
+      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+    }
+  })();
+  hearing.catch(() => undefined);
+  await Promise.race([hearing, asking]).finally(() => socket.close());
+}
+
+while (true) {
+  // A new socket numbers its questions anew.
+  await askOn(new Teller()).catch(() => undefined);
+  await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+}

@@ -63,6 +63,7 @@ export class ContainersDuty {
   readonly #onHealth: () => void;
   #events: ContainerEvent[] = [];
   #wholeAtMs = -Infinity;
+  #isEngineNew = true;
 
   /** @param onHealth is called when it may have changed who is healthy. */
   constructor(context: DaemonContext, onHealth: () => void = () => undefined) {
@@ -80,6 +81,9 @@ export class ContainersDuty {
     if (!isPart || !facts.containers) {
       this.#adopt(await observeContainers(this.#context, signal));
       this.#wholeAtMs = nowMs;
+      // An engine that has just come up may have put its rules before ours.
+      if (this.#isEngineNew) this.#context.wake("firewall");
+      this.#isEngineNew = false;
       return;
     }
     const { containers, look } = applyEvents(facts.containers, events);
@@ -119,6 +123,7 @@ export class ContainersDuty {
       try {
         // The stream broke: the engine may have been restarted, and its rules with it.
         this.#wholeAtMs = -Infinity;
+        this.#isEngineNew = true;
         if (!first) ["containers", "network", "firewall"].forEach(wake);
         for await (const line of process.lines(argvEvents(config.engine), { signal })) {
           const event = parseEvent(line);

@@ -1,14 +1,21 @@
 /** Duty: forwarding and the firewall rules that let the container network be routed. */
 import { isOk } from "@jiji/core/runtime";
 import {
+  ARGV_FIREWALL_APPLY,
   ARGV_FIREWALL_LIST,
-  argvFirewallStep,
   firewallRules,
   parseFirewall,
   planFirewall,
+  renderFirewallSteps,
 } from "../engine/container_network.ts";
 import { type EngineRules, judgeEngineRules, RULES_UNSEEN } from "../engine/engine_rules.ts";
-import { type DaemonContext, mustRun, renderFailure, tryRun } from "../daemon_context.ts";
+import {
+  COMMAND_TIMEOUT_MS,
+  type DaemonContext,
+  mustRun,
+  renderFailure,
+  tryRun,
+} from "../daemon_context.ts";
 
 /** Puts back what a reload of the host's firewall, or a hand, took away. */
 export class FirewallDuty {
@@ -45,10 +52,13 @@ export class FirewallDuty {
     if (!isOk(list)) throw new Error(renderFailure(ARGV_FIREWALL_LIST, list));
     const observed = parseFirewall(list.stdout);
     await this.#engineRules(observed.nat ?? [], signal);
-    for (const step of planFirewall(firewallRules(config.engine, config), observed)) {
-      await mustRun(this.#context, argvFirewallStep(step), signal);
-      logger.info("firewall changed", { ...step });
-    }
+    const steps = planFirewall(firewallRules(config.engine, config), observed);
+    if (steps.length === 0) return;
+    const stdin = renderFirewallSteps(steps);
+    const options = { stdin, signal, timeoutMs: COMMAND_TIMEOUT_MS };
+    const applied = await this.#context.process.run(ARGV_FIREWALL_APPLY, options);
+    if (!isOk(applied)) throw new Error(renderFailure(ARGV_FIREWALL_APPLY, applied));
+    for (const step of steps) logger.info("firewall changed", { ...step });
   }
 
   async #engineRules(nat: readonly string[], signal: AbortSignal): Promise<void> {

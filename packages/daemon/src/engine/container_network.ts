@@ -259,10 +259,19 @@ export function planFirewall(
   });
 }
 
-/** The command of a step. */
-export function argvFirewallStep(step: FirewallStep): Argv {
-  const { table, chain, match } = step.rule;
-  return step.kind === "insert"
-    ? ["iptables", "-w", "5", "-t", table, "-I", chain, "1", ...match]
-    : ["iptables", "-w", "5", "-t", table, "-D", chain, ...match];
+/** Applies the text of {@link renderFirewallSteps}. */
+export const ARGV_FIREWALL_APPLY: Argv = ["iptables-restore", "-w", "5", "--noflush"];
+
+/**
+ * The steps as `iptables-restore` reads them. All of a table are done at once: a rule that is moved
+ * is never missing, for what passes without it keeps its translated address as long as it goes on.
+ */
+export function renderFirewallSteps(steps: readonly FirewallStep[]): string {
+  return FIREWALL_TABLES.map((table) => {
+    const lines = steps.filter(({ rule }) => rule.table === table).map(({ kind, rule }) => {
+      const place = kind === "insert" ? `-I ${rule.chain} 1` : `-D ${rule.chain}`;
+      return `${place} ${rule.match.join(" ")}\n`;
+    });
+    return lines.length === 0 ? "" : `*${table}\n${lines.join("")}COMMIT\n`;
+  }).join("");
 }
