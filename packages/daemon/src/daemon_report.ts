@@ -1,5 +1,5 @@
 /** What the running daemon tells of itself. Pure. */
-import type { DaemonReport } from "@jiji/core/cluster";
+import { type DaemonReport, renderVersionSkew } from "@jiji/core/cluster";
 import { SCHEMA_VERSION, type ServerRow } from "@jiji/core/corrosion";
 import { VERSION } from "@jiji/core/runtime";
 import type { ClusterView } from "./state/cluster_view.ts";
@@ -105,11 +105,7 @@ function clockNotices(ahead: readonly (readonly [string, number])[]): string[] {
 }
 
 function skewNotices(members: readonly ServerRow[]): string[] {
-  const others = members.filter((row) =>
-    row.doc.version !== undefined && row.doc.version !== VERSION
-  ).map((row) => `${row.doc.version} on ${row.id}`).sort();
-  return others.length === 0 ? [] : [
-    `versions of jiji differ: ${VERSION} here, ${others.join(", ")}; jiji server init makes ` +
-    "them equal",
-  ];
+  const versions = members.map(({ id, doc }) => ({ server: id, version: doc.version }));
+  const skew = renderVersionSkew(VERSION, versions);
+  return skew === undefined ? [] : [`${skew}; jiji server init makes them equal`];
 }

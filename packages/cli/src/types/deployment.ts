@@ -22,6 +22,8 @@ export interface ObservedHost {
   readonly claims?: readonly ProxyClaim[] | undefined;
   /** Its processor; undefined when it is none that jiji knows. */
   readonly arch?: "amd64" | "arm64" | undefined;
+  /** Version of its jiji-daemon; undefined when it does not tell. */
+  readonly version?: string | undefined;
   /** What listens on it; undefined when nobody could look. */
   readonly sockets?: readonly HostSocket[] | undefined;
 }

@@ -12,4 +12,5 @@ export * from "./ports.ts";
 export * from "./server_config.ts";
 export * from "./server_status.ts";
 export * from "./state_stats.ts";
+export * from "./version_skew.ts";
 export * from "./vouched_routes.ts";

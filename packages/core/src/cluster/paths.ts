@@ -34,6 +34,8 @@ export const SERVER_PATHS = {
   liveness: "/run/jiji/liveness.json",
   /** Containers that jiji-daemon finds healthy now, a line each; see {@link renderHealthyLine}. */
   healthy: "/run/jiji/healthy",
+  /** Version of the jiji-daemon that was started last. */
+  version: "/run/jiji/version",
   /** Socket on which jiji-daemon tells jiji-dns the {@link ContainerNews}, a line each. */
   news: "/run/jiji/news.sock",
 } as const;

@@ -1,5 +1,5 @@
 /** `jiji-daemon run`: builds the real ports, the duty table, and runs until told to stop. */
-import type { ServerConfig } from "@jiji/core/cluster";
+import { SERVER_PATHS, type ServerConfig } from "@jiji/core/cluster";
 import { corrosionHttpApi, subscribe } from "@jiji/core/corrosion";
 import {
   type Clock,
@@ -82,6 +82,7 @@ export async function runDaemon(options: RunOptions): Promise<void> {
     },
     wake: (duty) => wake(duty),
   };
+  await tellVersion(context);
   const set = dutySet(context);
   const loop = new DutyLoop(set.duties, { clock, logger, signal });
   wake = (duty) => loop.wake(duty);
@@ -113,6 +114,13 @@ export async function runDaemon(options: RunOptions): Promise<void> {
     logger.debug("ended while stopping", { error: messageOf(error) });
   });
   logger.info("stopped");
+}
+
+/** For commands of the CLI: reading a file is cheaper than starting this program to ask it. */
+async function tellVersion({ files, logger }: DaemonContext): Promise<void> {
+  await files.replace(SERVER_PATHS.version, `${VERSION}\n`, { mode: 0o644 }).catch((error) =>
+    logger.warn("version not told", { error: messageOf(error) })
+  );
 }
 
 /**

@@ -1,6 +1,7 @@
 import {
   JijiError,
   parseServerConfig,
+  parseVersion,
   PROXY_VOLUME,
   SERVER_PATHS,
   type ServerConfig,
@@ -49,6 +50,7 @@ if [ -n "$volume" ] && [ -f "$volume/kamal-proxy.state" ]; then
   printf '@proxy %s\\n' "$(base64 -w0 <"$volume/kamal-proxy.state")"
 fi
 printf '@machine %s\\n' "$(uname -m)"
+[ -r ${SERVER_PATHS.version} ] && printf '@version %s\\n' "$(head -c 64 ${SERVER_PATHS.version})"
 if command -v ss >/dev/null; then
   echo '@sockets'
   ss -Hlntup 2>/dev/null | sed 's/^/@socket /'
@@ -111,6 +113,7 @@ export function parseObservation(name: string, text: string): ObservedHost {
     proxyState: proxy === undefined ? new Map() : parseProxyState(atob(proxy)),
     ...(folder?.startsWith("/") ? { proxyFolder: folder } : {}),
     claims: proxy === undefined ? [] : parseProxyClaims(atob(proxy)),
+    version: parseVersion(after("version")[0]),
     arch: parseMachine(after("machine")[0]),
     sockets: lines.includes("@sockets") ? parseSockets(after("socket")) : undefined,
     images: [...new Set(images.map(([name = ""]) => name))],

@@ -1,4 +1,11 @@
-import { HealthGateError, JijiError, messageOf, PartialFailureError, randomHex } from "@jiji/core";
+import {
+  HealthGateError,
+  JijiError,
+  messageOf,
+  PartialFailureError,
+  randomHex,
+  VERSION,
+} from "@jiji/core";
 import { renderDuration } from "../output/symbols.ts";
 import { observeHost } from "./deployment_observation.ts";
 import {
@@ -12,6 +19,7 @@ import { UnhealthyContainerError } from "../health/health_gate.ts";
 import { guardPlan } from "../refusals/plan_guard.ts";
 import { renderPlanSteps, renderPlanSummary } from "../output/deployment_plan_text.ts";
 import { hasService } from "./service_slots.ts";
+import { findVersionSkew, renderSkewWarning, type VersionSkew } from "./version_skew.ts";
 import type { DeploymentPlan, DesiredService, ObservedHost } from "../../types/deployment.ts";
 import type { RemoteHost } from "../../types/remote_host.ts";
 import { writeAudit } from "../../utils/audit.ts";
@@ -86,6 +94,8 @@ export async function runDeployment(context: CommandContext, run: DeploymentRun)
   // The way back, and more of what runs already, need no trial.
   const canary = run.action === "deploy" ? configuration.deploy.canary : [];
   await guardPlan(context, run);
+  const skew = findVersionSkew(VERSION, run.observed.values());
+  if (skew) output.warn(renderSkewWarning(skew));
   const plan = planDeployment(run.desired, run.observed, {
     nowMs: clock.nowMs(),
     deployment: `${clock.nowMs().toString(36)}-${randomHex(4)}`,
@@ -94,9 +104,11 @@ export async function runDeployment(context: CommandContext, run: DeploymentRun)
     envFolder: ENV_FOLDER,
     canary,
   });
-  if (run.planOnly) return showPlan(context, plan);
+  if (run.planOnly) return showPlan(context, plan, skew);
   renderPlanSummary(plan).forEach((line) => output.note(line));
-  if (isNothing(plan)) return nothingToDo(context, clock.monotonicMs() - run.startedMs);
+  if (isNothing(plan)) {
+    return nothingToDo(context, { skew, durationMs: clock.monotonicMs() - run.startedMs });
+  }
   output.note("");
   await run.beforeApply?.(hostsToPull(context, plan));
   const outcomes = await new DeploymentOrchestrator({
@@ -114,23 +126,33 @@ export async function runDeployment(context: CommandContext, run: DeploymentRun)
   }).run(plan);
   output.settle();
   await auditFailures(context, run, outcomes);
-  report(context, { ...run, outcomes, durationMs: clock.monotonicMs() - run.startedMs });
+  report(context, { ...run, outcomes, skew, durationMs: clock.monotonicMs() - run.startedMs });
 }
 
 function isNothing(plan: DeploymentPlan): boolean {
   return plan.services.every(({ instances }) => instances.every(isIdle));
 }
 
-function nothingToDo(context: CommandContext, durationMs: number): void {
+function nothingToDo(
+  context: CommandContext,
+  { skew, durationMs }: { readonly skew: VersionSkew | null; readonly durationMs: number },
+): void {
   const { output } = context;
-  if (output.json) return output.result({ changed: [], duration_ms: Math.round(durationMs) });
+  if (output.json) {
+    const duration_ms = Math.round(durationMs);
+    return output.result({ changed: [], version_skew: skew, duration_ms });
+  }
   const seconds = renderDuration(durationMs);
   output.success(`Nothing to do: everything runs as configured (checked in ${seconds}).`);
 }
 
-function showPlan(context: CommandContext, plan: DeploymentPlan): void {
+function showPlan(
+  context: CommandContext,
+  plan: DeploymentPlan,
+  skew: VersionSkew | null,
+): void {
   const { output } = context;
-  if (output.json) return output.result(plan);
+  if (output.json) return output.result({ ...plan, version_skew: skew });
   if (isNothing(plan)) return output.line("nothing to do");
   renderPlanSummary(plan).forEach((line) => output.line(line));
   output.line("");
@@ -169,6 +191,7 @@ async function auditFailures(
 
 interface Report extends DeploymentRun {
   readonly outcomes: readonly InstanceOutcome[];
+  readonly skew: VersionSkew | null;
   readonly durationMs: number;
 }
 
@@ -191,6 +214,7 @@ function report(context: CommandContext, facts: Report): void {
           ? { diagnosis: error.diagnosis, probe: error.report }
           : {}),
       })),
+      version_skew: facts.skew,
       duration_ms: Math.round(facts.durationMs),
     });
   }

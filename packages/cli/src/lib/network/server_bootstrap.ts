@@ -10,6 +10,7 @@ import {
   type PeerSeed,
   randomHex,
   renderPeerSeeds,
+  renderVersionSkew,
   SCHEMA_SQL,
   Secret,
   SERVER_PATHS,
@@ -351,13 +352,10 @@ async function awaitReady(
 
 /** Which members run another version of jiji than this server; undefined when none does. */
 export function otherVersions({ servers, version }: ServerStatus): string | undefined {
-  const others = (servers ?? []).filter(({ removedAtMs, doc }) =>
-    removedAtMs === null && doc.version !== undefined && doc.version !== version
-  ).map(({ id, doc }) => `${doc.version} on ${id}`).sort();
-  if (others.length === 0) return undefined;
-  return `versions of jiji differ: ${version} here, ${
-    others.join(", ")
-  }; run server init there too`;
+  const members = (servers ?? []).filter(({ removedAtMs }) => removedAtMs === null);
+  const versions = members.map(({ id, doc }) => ({ server: id, version: doc.version }));
+  const skew = renderVersionSkew(version, versions);
+  return skew && `${skew}; run server init there too`;
 }
 
 /** Whom a ready server must know, and whom it must also hear. */
