@@ -16,6 +16,8 @@ export interface Seen {
 
 const [resolver = "", name = ""] = Deno.args;
 const PAUSE_MS = 10;
+/** A socket that hears nothing for so long is replaced. */
+const DEAF_MS = 1_000;
 const HEADER = 12;
 
 /** A question for A records. Source: RFC 1035, section 4.1. */
@@ -81,19 +83,24 @@ class Teller {
   }
 }
 
-/** Asks through one socket until that fails: its network may not be there yet. */
+/**
+ * Asks through one socket until that fails or hears nothing: its network may not be there yet, and
+ * the kernel keeps what it decided about the first packet for as long as others follow.
+ */
 async function askOn(teller: Teller): Promise<void> {
   const socket = Deno.listenDatagram({ transport: "udp", hostname: "0.0.0.0", port: 0 });
   const to = { transport: "udp", hostname: resolver, port: 53 } as const;
   let asked = 0;
+  let heardAtMs = performance.now();
   const hearing = (async () => {
     while (true) {
       const [bytes] = await socket.receive();
+      heardAtMs = performance.now();
       teller.take(bytes, asked);
     }
   })();
   const asking = (async () => {
-    while (true) {
+    while (performance.now() - heardAtMs < DEAF_MS) {
       asked = (asked + 1) & 0xffff;
       await socket.send(encodeQuestion(asked), to);
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
