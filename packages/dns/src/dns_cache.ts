@@ -4,6 +4,7 @@
  */
 import { dnsLabels, newestPerInstance, serviceLabel } from "@jiji/core/cluster";
 import type { ContainerNews, ContainerRow, ServerRow } from "@jiji/core/corrosion";
+import { type Cidr, cidrHas, parseCidr, parseIpv4 } from "@jiji/core/net";
 import { isSameRow, NewsHold } from "./news_hold.ts";
 import { RowIndex } from "./row_index.ts";
 import { TextPool } from "./text_pool.ts";
@@ -44,6 +45,7 @@ export class DnsCache {
   readonly #projects = new Map<string, number>();
   readonly #texts = new TextPool();
   readonly #tombstoned = new Set<string>();
+  readonly #cluster: Cidr | undefined;
   /** Since when each server's row has been there, ms. */
   readonly #knownSince = new Map<string, number>();
   /** Containers without a row that are still answered, and since when, ms. */
@@ -56,6 +58,11 @@ export class DnsCache {
    * changed, and with none when the first fill is complete.
    */
   onChange: (keys: ReadonlySet<string>) => void = () => undefined;
+
+  /** @param clusterCidr no name leads out of it, whoever wrote the row; undefined: not looked at. */
+  constructor(clusterCidr?: string) {
+    this.#cluster = clusterCidr === undefined ? undefined : parseCidr(clusterCidr);
+  }
 
   /**
    * All container rows. Those missing here are held until {@link sweep} is sure that they are gone:
@@ -233,6 +240,7 @@ export class DnsCache {
       return row.health === "healthy" ? "healthy" : "degraded, but no healthy one is left";
     }
     if (this.#tombstoned.has(row.serverId)) return "its server was removed";
+    if (!this.#isInside(row)) return "its address is not of the cluster's network";
     if (!o.fit.includes(row)) return `it is ${row.health}`;
     if (isSilent) return "its server is silent";
     if (row.health === "degraded") return "degraded, and there are healthy ones";
@@ -311,7 +319,12 @@ export class DnsCache {
   }
 
   #ofMembers(rows: readonly ContainerRow[]): ContainerRow[] {
-    return rows.filter((row) => !this.#tombstoned.has(row.serverId)).sort(byId);
+    return rows.filter((row) => !this.#tombstoned.has(row.serverId) && this.#isInside(row))
+      .sort(byId);
+  }
+
+  #isInside(row: ContainerRow): boolean {
+    return this.#cluster === undefined || cidrHas(this.#cluster, parseIpv4(row.ip) ?? -1);
   }
 
   #fitToServe(named: readonly ContainerRow[]): readonly ContainerRow[] {

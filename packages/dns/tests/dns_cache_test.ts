@@ -264,3 +264,18 @@ Deno.test("DnsCache.takeNews(): while Corrosion is away news stay, and after it 
   cache.sweep(HELD_MAX_MS + 1 + NEWS_HOLD_MS, HELD_MAX_MS + NEWS_HOLD_MS);
   assert.deepEqual(ips(cache), [one.ip, two.ip].sort());
 });
+
+Deno.test("DnsCache.lookup(): no name leads out of the cluster's network", () => {
+  const cache = new DnsCache("10.210.0.0/16");
+  const own = container();
+  const strangers = ["8.8.8.8", "127.0.0.1", "10.211.0.1"].map((ip) =>
+    container({ serverId: "ghost", instance: ip, ip })
+  );
+  const forged = container({ ip: "203.0.113.1", startedAtMs: 1e15 });
+  cache.replaceContainers([own, ...strangers, forged], 0);
+  cache.replaceServers([server("one")], 0);
+  assert.deepEqual(ips(cache), [own.ip], "nor does one take the place of a container");
+  assert.equal(cache.lookupAddress("8.8.8.8"), undefined);
+  const why = cache.explain("casa-api").find(({ row }) => row.ip === "8.8.8.8")?.why;
+  assert.equal(why, "its address is not of the cluster's network");
+});

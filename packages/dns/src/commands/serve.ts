@@ -60,7 +60,7 @@ export async function serve(options: ServeOptions): Promise<void> {
   const { signal, config } = options;
   const listen = options.listen.length > 0 ? options.listen : [ownAddress(config)];
   logger.info("starting", { version: VERSION, server: config.server_id });
-  const cache = new DnsCache();
+  const cache = new DnsCache(config.cluster_cidr);
   await loadSnapshot(cache, { folder: options.stateFolder, logger, clock });
   const own = new Set([...listen.map((address) => address.hostname), ownAddress(config).hostname]);
   const resolvers = resolverChoice(options, { own, clock, logger });
