@@ -1,14 +1,21 @@
 /** Duty: forwarding and the firewall rules that let the container network be routed. */
+import { SERVER_PATHS } from "@jiji/core/cluster";
 import { isOk } from "@jiji/core/runtime";
 import {
   ARGV_FIREWALL_APPLY,
   ARGV_FIREWALL_LIST,
   firewallRules,
+  type ObservedFirewall,
   parseFirewall,
   planFirewall,
   renderFirewallSteps,
 } from "../engine/container_network.ts";
-import { type EngineRules, judgeEngineRules, RULES_UNSEEN } from "../engine/engine_rules.ts";
+import {
+  type EngineRules,
+  judgeEngineRules,
+  observeEngineRules,
+  RULES_UNSEEN,
+} from "../engine/engine_rules.ts";
 import {
   COMMAND_TIMEOUT_MS,
   type DaemonContext,
@@ -17,11 +24,14 @@ import {
   tryRun,
 } from "../daemon_context.ts";
 
+/** Remembers until the next boot that Docker manages rules here, should all be flushed. */
+const SEEN_FILE = `${SERVER_PATHS.run}/docker-rules`;
+
 /** Puts back what a reload of the host's firewall, or a hand, took away. */
 export class FirewallDuty {
   readonly #context: DaemonContext;
   readonly #reported = new Set<string>();
-  #rules: EngineRules = RULES_UNSEEN;
+  #rules: EngineRules | undefined;
 
   constructor(context: DaemonContext) {
     this.#context = context;
@@ -51,7 +61,7 @@ export class FirewallDuty {
     }
     if (!isOk(list)) throw new Error(renderFailure(ARGV_FIREWALL_LIST, list));
     const observed = parseFirewall(list.stdout);
-    await this.#engineRules(observed.nat ?? [], signal);
+    await this.#engineRules(observed, signal);
     const steps = planFirewall(firewallRules(config.engine, config), observed);
     if (steps.length === 0) return;
     const stdin = renderFirewallSteps(steps);
@@ -61,14 +71,17 @@ export class FirewallDuty {
     for (const step of steps) logger.info("firewall changed", { ...step });
   }
 
-  async #engineRules(nat: readonly string[], signal: AbortSignal): Promise<void> {
-    const { config, clock, facts, logger } = this.#context;
+  async #engineRules(observed: ObservedFirewall, signal: AbortSignal): Promise<void> {
+    const { config, clock, facts, files, logger } = this.#context;
     if (config.engine !== "docker") return;
-    const { state, restart } = judgeEngineRules(this.#rules, {
-      hasRules: nat.some((line) => /^-A PREROUTING .*-j DOCKER$/.test(line)),
+    const before = this.#rules ??
+      { ...RULES_UNSEEN, seen: await files.read(SEEN_FILE) !== undefined };
+    const { state, restart } = judgeEngineRules(before, {
+      ...observeEngineRules(observed),
       refused: facts.networkRefused ?? false,
       nowMs: clock.monotonicMs(),
     });
+    if (state.seen && !before.seen) await files.replace(SEEN_FILE, "", { mode: 0o644 });
     this.#rules = state;
     if (!restart) return;
     logger.error("docker's firewall rules were flushed: restarting docker", {});
