@@ -6,6 +6,7 @@ import { initialHealth } from "../src/engine/container_health.ts";
 import type { CheckNetwork } from "../src/duties/checks.ts";
 import { ContainersDuty, HealthDuty, RegistryDuty } from "../src/duties/containers.ts";
 import { FirewallDuty } from "../src/duties/firewall.ts";
+import { RULES_GRACE_MS } from "../src/engine/engine_rules.ts";
 import { NetworkDuty } from "../src/duties/network.ts";
 import { ProxyDuty } from "../src/duties/proxy.ts";
 import { HealthyFile } from "../src/healthy_file.ts";
@@ -83,6 +84,21 @@ Deno.test("FirewallDuty: a host without iptables is left without rules, said onc
   await duty.run(SIGNAL);
   await duty.run(SIGNAL);
   assert.equal(logger.lines.filter((line) => line.message.includes("iptables")).length, 1);
+});
+
+Deno.test("FirewallDuty: rules of docker that were flushed while no daemon ran are brought back", async () => {
+  const { process, context, clock } = setUp();
+  const rules = "*nat\n-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\nCOMMIT\n" +
+    "*filter\n-A FORWARD -j DOCKER-USER\nCOMMIT\n";
+  firewallProcess(process).on("iptables-save", rules);
+  await new FirewallDuty(context).run(SIGNAL);
+  process.on("iptables-save", "");
+  process.on("systemctl try-restart docker.service", "");
+  const restarted = new FirewallDuty(context);
+  await restarted.run(SIGNAL);
+  await clock.advance(RULES_GRACE_MS);
+  await restarted.run(SIGNAL);
+  assert.equal(process.commands("systemctl try-restart docker.service").length, 1);
 });
 
 Deno.test("containers: from the engine's words to rows, and out again when they end", async () => {
