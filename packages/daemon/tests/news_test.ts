@@ -48,10 +48,19 @@ async function started() {
   made.context.facts.peers = [peerSeed(2), peerSeed(3)];
   const socket = new FakeSocket();
   const lines: string[] = [];
-  const readers = { tell: (line: string) => lines.push(line), close: () => undefined };
-  const duty = new NewsDuty(made.context, () => socket, () => readers);
+  const served = { times: 0, reachable: true };
+  const readers = {
+    tell: (line: string) => lines.push(line),
+    isReachable: () => served.reachable,
+    close: () => undefined,
+  };
+  const serve = () => {
+    Object.assign(served, { times: served.times + 1, reachable: true });
+    return readers;
+  };
+  const duty = new NewsDuty(made.context, () => socket, serve);
   await duty.run();
-  return { ...made, duty, socket, lines };
+  return { ...made, duty, socket, lines, served };
 }
 
 Deno.test("NewsDuty.tell(): every peer twice, and the readers on this server once", async () => {
@@ -65,6 +74,16 @@ Deno.test("NewsDuty.tell(): every peer twice, and the readers on this server onc
   assert.deepEqual(socket.sent[0]?.news?.rows, [row("s1")]);
   duty.tell([], []);
   assert.equal(lines.length, 1, "nothing is no news");
+});
+
+Deno.test("NewsDuty.run(): a socket that was deleted is made again, once", async () => {
+  const { duty, served } = await started();
+  await duty.run();
+  assert.equal(served.times, 1);
+  served.reachable = false;
+  await duty.run();
+  await duty.run();
+  assert.equal(served.times, 2);
 });
 
 Deno.test("NewsDuty: passes on what a member says of itself, and nothing else", async () => {
@@ -104,6 +123,9 @@ Deno.test("serveNews(): every reader gets every line in order; one that left is 
   for (const line of wanted) readers.tell(line);
   while (!heard.includes("line 199\n")) heard += (await text.read()).value ?? "";
   assert.deepEqual(heard.trim().split("\n").filter((line) => line !== "begin"), wanted);
+  assert(readers.isReachable());
+  await Deno.remove(path);
+  assert.equal(readers.isReachable(), false);
   readers.close();
   await text.cancel().catch(() => undefined);
   await Deno.remove(folder, { recursive: true });

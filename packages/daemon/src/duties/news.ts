@@ -22,6 +22,8 @@ const UNREAD_MAX = 1_000;
 export interface NewsReaders {
   /** Gives every reader a line. */
   tell(line: string): void;
+  /** Whether new readers find the way: someone may have deleted the socket. */
+  isReachable(): boolean;
   close(): void;
 }
 
@@ -39,8 +41,13 @@ export class NewsDuty {
     this.#serve = serve;
   }
 
-  /** Opens what is not open yet: the mesh address may come after the daemon. */
+  /** Opens what is not open (any more): the mesh address may come after the daemon. */
   run(): Promise<void> {
+    if (this.#readers?.isReachable() === false) {
+      this.#context.logger.warn("the socket for news is gone: making it again");
+      this.#readers.close();
+      this.#readers = undefined;
+    }
     this.#readers ??= this.#serve();
     this.#open();
     return Promise.resolve();
@@ -139,6 +146,14 @@ export function serveNews(path: string = SERVER_PATHS.news): NewsReaders {
   return {
     tell: (line) => {
       for (const reader of readers) reader.tell(line);
+    },
+    isReachable: () => {
+      try {
+        return Deno.lstatSync(path).isSocket === true;
+      } catch (error) {
+        if (error instanceof Deno.errors.NotFound) return false;
+        throw error;
+      }
     },
     close: () => {
       listener.close();
