@@ -248,3 +248,9 @@ Deno.test("planCluster(): what a run decided is what the next one finds", () => 
     }
   }));
 });
+
+Deno.test("planCluster(): the row of a stranger that claimed all and was removed keeps nobody out", () => {
+  const rows = [row("s1", "10.210.0.0/24"), row("stranger", "10.210.0.0/16", 5)];
+  const blocks = blocksOf([member("s1", "10.210.0.0/24"), server("s2")], rows);
+  assert.equal(blocks.get("s2"), "10.210.1.0/24");
+});

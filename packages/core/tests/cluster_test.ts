@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import {
+  blockHolders,
   type ContainerLabels,
   containerName,
   dnsLabels,
@@ -243,4 +244,12 @@ Deno.test("parseServerDoc(): leaves out what is malformed or unknown, and never 
     assert.ok(!("refused" in row), text);
     assert.deepEqual(row.doc, {});
   }
+});
+
+Deno.test("blockHolders(): a removed server keeps its block, unless it never was its own", () => {
+  const row = (subnet: string, removedAtMs: number | null = null) => ({ subnet, removedAtMs });
+  const [one, two] = [row("10.210.0.0/24"), row("10.210.1.0/24", 5)];
+  const [all, forged] = [row("10.210.0.0/16", 7), row("10.210.0.128/25", 7)];
+  assert.deepEqual(blockHolders([all, one, forged, two, row("nonsense")]), [one, two]);
+  assert.deepEqual(blockHolders([all, two]), [all, two], "nobody says that it is not theirs");
 });

@@ -99,6 +99,8 @@ Deno.test("addServer(): refuses addresses and keys of others, tombstones include
     /key/,
   );
   assert.equal(newcomerConflict(newcomer, [serverRow(3), serverRow(2)]), undefined);
+  const stranger = serverRow(9, { subnet: "10.210.0.0/16", removedAtMs: 5 });
+  assert.equal(newcomerConflict(newcomer, [serverRow(2), stranger]), undefined);
   await using fake = new FakeCorrosion();
   const api = corrosionHttpApi(fake.address);
   await addServer({ ...serverRow(9), subnet: "10.210.3.0/25" }, { api, clock: systemClock });

@@ -2,6 +2,7 @@
 export * from "./container_labels.ts";
 export * from "./daemon_report.ts";
 export * from "./dns_names.ts";
+export * from "./held_blocks.ts";
 export * from "./liveness.ts";
 export * from "./mesh_secret.ts";
 export * from "./names.ts";

@@ -1,6 +1,6 @@
 /** `jiji-daemon servers`: adding a server to the cluster and listing those it has. */
 import * as v from "valibot";
-import { parsePeerSeeds } from "@jiji/core/cluster";
+import { blockHolders, parsePeerSeeds } from "@jiji/core/cluster";
 import {
   type CorrosionApi,
   parseServerRow,
@@ -61,9 +61,10 @@ export function newcomerConflict(
   rows: readonly ServerRow[],
 ): string | undefined {
   const block = parseCidr(newcomer.subnet);
-  for (const row of rows) {
-    if (row.id === newcomer.id) continue;
-    const other = parseCidr(row.subnet);
+  const others = rows.filter((row) => row.id !== newcomer.id);
+  const holders = new Set(blockHolders(rows));
+  for (const row of others) {
+    const other = holders.has(row) ? parseCidr(row.subnet) : undefined;
     if (block && other && cidrsOverlap(block, other)) {
       return `block ${newcomer.subnet} overlaps ${row.subnet} of ${row.id}`;
     }

@@ -1,5 +1,6 @@
 import {
   allocateBlock,
+  blockHolders,
   type Cidr,
   CORROSION_GOSSIP_PORT,
   JijiError,
@@ -100,7 +101,7 @@ function blockOfRow(server: PreparedServer, rows: readonly ServerRow[]): string 
 
 function takenBlocks(servers: readonly PreparedServer[], rows: readonly ServerRow[]): Cidr[] {
   const texts = [
-    ...rows.map((row) => row.subnet),
+    ...blockHolders(rows).map((row) => row.subnet),
     ...servers.flatMap((server) => server.facts.config ? [server.facts.config.block] : []),
   ];
   return texts.flatMap((text) => parseCidr(text) ?? []);
