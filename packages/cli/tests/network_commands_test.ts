@@ -228,6 +228,8 @@ Deno.test("refuseNoBackup(): a whole database and nothing else", () => {
   const file = new Uint8Array(8_192);
   file.set(new TextEncoder().encode("SQLite format 3\0"));
   file.set([0x10, 0x00], 16);
+  assert.throws(() => refuseNoBackup(file, "other.db"), /is no backup/, "of something else");
+  file.set(new TextEncoder().encode('sCREATE TABLE "servers__crsql_clock" ('), 5_000);
   refuseNoBackup(file, "a.db");
   assert.throws(() => refuseNoBackup(file.subarray(0, 8_000), "a.db"), /not whole/);
   assert.throws(() => refuseNoBackup(new TextEncoder().encode("project: shop\n"), "a.yml"));

@@ -4,6 +4,7 @@ import {
   linkProblems,
   renderLinks,
   renderServers,
+  renderTold,
 } from "../src/lib/network/status_text.ts";
 import type { LinkView, ServerView, StatusView } from "../src/lib/network/status_view.ts";
 
@@ -86,4 +87,17 @@ Deno.test("network status: what is not known is no number", () => {
   ]
     .join("\n");
   assert.doesNotMatch(text, /NaN|null|undefined|Infinity/);
+});
+
+Deno.test("isAllLinked(): servers that were not asked are judged by those that were", () => {
+  const view = viewOf(2);
+  const [s1, s2] = view.servers;
+  const unasked = { ...s2!, state: "not asked" as const, links: {} };
+  assert.equal(isAllLinked({ servers: [s1!, unasked] }), true);
+  assert.equal(isAllLinked({ servers: [s1!, { ...unasked, state: "unreachable" }] }), false);
+});
+
+Deno.test("renderTold(): what several servers say alike is said once", () => {
+  const told = new Map([["s2", ["disk is full", "cut off"]], ["s1", ["disk is full"]]]);
+  assert.deepEqual(renderTold(told), ["s1 s2: disk is full", "s2: cut off"]);
 });

@@ -75,7 +75,7 @@ Deno.test("linkMatrix(): joins what every server told", () => {
   const view = linkMatrix(
     SERVERS,
     new Map([["s1", status("s1", { peers: [peer] })], ["s2", status("s2")]]),
-    NOW,
+    { nowMs: NOW },
   );
   assert.deepEqual(view.servers.map((one) => [one.name, one.address, one.state, one.containers]), [
     ["s1", "203.0.113.11", "member", 1],
@@ -97,7 +97,9 @@ Deno.test("linkMatrix(): joins what every server told", () => {
 
 Deno.test("linkMatrix(): an unreachable server appears as the others see it", () => {
   const silent = { format: 1 as const, written_at_ms: NOW, silent: ["s2"], rtt_ms: { s2: 2 } };
-  const view = linkMatrix(SERVERS, new Map([["s1", status("s1", { liveness: silent })]]), NOW);
+  const view = linkMatrix(SERVERS, new Map([["s1", status("s1", { liveness: silent })]]), {
+    nowMs: NOW,
+  });
   const [s1, s2] = view.servers;
   assert.equal(s1!.links["s2"]!.linked, false, "a silent server is no link, whatever its last RTT");
   assert.deepEqual([s2!.state, s2!.block, s2!.containers, s2!.seen, s2!.links], [
@@ -110,13 +112,13 @@ Deno.test("linkMatrix(): an unreachable server appears as the others see it", ()
 });
 
 Deno.test("linkMatrix(): nothing told is nothing known, never zero", () => {
-  const view = linkMatrix(SERVERS, new Map(), NOW);
+  const view = linkMatrix(SERVERS, new Map(), { nowMs: NOW });
   assert.deepEqual(view.servers.map((one) => [one.state, one.containers, one.seen, one.block]), [
     ["unreachable", null, "never", null],
     ["unreachable", null, "never", null],
   ]);
   const bare = status(null, { servers: null, containers: null, peers: null, liveness: null });
-  const [s1] = linkMatrix(SERVERS, new Map([["s1", bare]]), NOW).servers;
+  const [s1] = linkMatrix(SERVERS, new Map([["s1", bare]]), { nowMs: NOW }).servers;
   assert.deepEqual([s1!.state, s1!.containers, s1!.links["s2"]!.linked], [
     "not a member",
     null,
@@ -126,7 +128,7 @@ Deno.test("linkMatrix(): nothing told is nothing known, never zero", () => {
 
 Deno.test("linkMatrix(): members that the configuration lacks are shown, removed ones are not", () => {
   const servers = [row("s1", 0), row("s2", 0, NOW), row("s3", 0)];
-  const view = linkMatrix(SERVERS, new Map([["s1", status("s1", { servers })]]), NOW);
+  const view = linkMatrix(SERVERS, new Map([["s1", status("s1", { servers })]]), { nowMs: NOW });
   assert.deepEqual(view.servers.map((one) => [one.name, one.address]), [
     ["s1", "203.0.113.11"],
     ["s3", "s3.internal"],
@@ -136,7 +138,7 @@ Deno.test("linkMatrix(): members that the configuration lacks are shown, removed
 Deno.test("linkMatrix(): says in words how long ago a server was seen", () => {
   const seen = (ageMs: number) => {
     const statuses = new Map([["s1", status("s1", { servers: [row("s1", ageMs)] })]]);
-    return linkMatrix(SERVERS, statuses, NOW).servers[0]!.seen;
+    return linkMatrix(SERVERS, statuses, { nowMs: NOW }).servers[0]!.seen;
   };
   assert.deepEqual([-5_000, 19_999, 20_000, 119_000, 120_000, 7_200_000].map(seen), [
     "now",
@@ -145,5 +147,33 @@ Deno.test("linkMatrix(): says in words how long ago a server was seen", () => {
     "119 s ago",
     "2 min ago",
     "2 h ago",
+  ]);
+});
+
+Deno.test("linkMatrix(): the newest row of a server counts, whoever answered first", () => {
+  const cutOff = status("s2", {
+    servers: [row("s1", 300_000, NOW - 300_000), row("s2", 0)],
+    containers: [container("a", "s1"), container("gone", "s1"), container("b", "s2")],
+  });
+  const sound = status("s1", {
+    servers: [row("s1", 1_000), row("s2", 300_000)],
+    containers: [container("a", "s1"), container("b", "s2"), container("old", "s2")],
+  });
+  const third = status("s3", { servers: [row("s1", 2_000), row("s2", 301_000)] });
+  const seen = (statuses: [string, ServerStatus][]) =>
+    linkMatrix(SERVERS, new Map(statuses), { nowMs: NOW }).servers
+      .map((one) => [one.name, one.seen, one.containers]);
+  const wanted = [["s1", "now", 1], ["s2", "5 min ago", 1]];
+  assert.deepEqual(seen([["s1", sound], ["s2", cutOff], ["s3", third]]), wanted);
+  assert.deepEqual(seen([["s3", third], ["s2", cutOff], ["s1", sound]]), wanted);
+});
+
+Deno.test("linkMatrix(): who was not asked is not unreachable, and nobody links to itself", () => {
+  const bare = status(null, { servers: null, containers: null, peers: null });
+  const statuses = new Map([["s1", bare]]);
+  const view = linkMatrix(SERVERS, statuses, { nowMs: NOW, asked: new Set(["s1"]) });
+  assert.deepEqual(view.servers.map((one) => [one.name, one.state, Object.keys(one.links)]), [
+    ["s1", "not a member", ["s2"]],
+    ["s2", "not asked", []],
   ]);
 });

@@ -253,3 +253,11 @@ Deno.test("blockHolders(): a removed server keeps its block, unless it never was
   assert.deepEqual(blockHolders([all, one, forged, two, row("nonsense")]), [one, two]);
   assert.deepEqual(blockHolders([all, two]), [all, two], "nobody says that it is not theirs");
 });
+
+Deno.test("parseServerRow(): a refusal names the column and quotes what is in it", () => {
+  const refused = parseServerRow(["a'; drop table servers\n", "h"]);
+  assert.equal(
+    "refused" in refused && refused.refused,
+    `servers row refused: id can't be "a'; drop table servers?"`,
+  );
+});

@@ -11,6 +11,7 @@ import {
   upsertServer,
   upsertService,
 } from "@jiji/core/corrosion";
+import { Secret, UsageError } from "@jiji/core/runtime";
 import { FakeCorrosion, FakeProcess, SimClock } from "@jiji/core/testing";
 import { collectStale, collectStats, QUERY_ROWS_MAX, queryState } from "../src/commands/state.ts";
 import { rowOf } from "../src/engine/container_registry.ts";
@@ -84,6 +85,20 @@ Deno.test("planStale(): refuses while it may be cut off; malformed rows show as 
   assert.equal(row?.reason, "malformed: cell 0");
   assert.ok(/^[\x20-\x7e]*$/.test(`${row?.row}${row?.server}`));
   assert.equal(row?.statement[0], "DELETE FROM containers WHERE id = ?");
+});
+
+Deno.test("queryState(): a statement that does not end is the asker's fault, not the server's", async () => {
+  const columns = new TextEncoder().encode('{"columns":["count"]}\n');
+  const endless = () =>
+    new Response(new ReadableStream({ start: (stream) => stream.enqueue(columns) }));
+  const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen: () => {} }, endless);
+  const address = { url: `http://127.0.0.1:${server.addr.port}`, token: new Secret("t") };
+  await assert.rejects(queryState("SELECT 1", address, { timeoutMs: 50 }), (error) => {
+    assert(error instanceof UsageError);
+    assert.match(error.message, /takes longer than 0.05 s/);
+    return true;
+  });
+  await server.shutdown();
 });
 
 Deno.test("queryState(): reads, and refuses everything else", async () => {

@@ -145,9 +145,9 @@ export interface QueryTable {
 export async function queryTable(
   address: CorrosionAddress,
   statement: Statement,
-  o: { readonly rowsMax?: number } = {},
+  o: { readonly rowsMax?: number; readonly timeoutMs?: number } = {},
 ): Promise<QueryTable> {
-  const signal = AbortSignal.timeout(CORROSION_TIMEOUT_MS);
+  const signal = AbortSignal.timeout(o.timeoutMs ?? CORROSION_TIMEOUT_MS);
   const response = await corrosionPost(address, { path: "/v1/queries", body: statement, signal });
   if (!response.ok || !response.body) {
     const text = await response.text();

@@ -119,7 +119,7 @@ export function parseServerRow(
   cells: readonly unknown[],
 ): ServerRow | { readonly refused: string } {
   const parsed = v.safeParse(ServerTuple, cells);
-  if (!parsed.success) return { refused: refusal("servers", parsed.issues[0]) };
+  if (!parsed.success) return { refused: refusal("servers", SERVER_COLUMNS, parsed.issues[0]) };
   const [id, hostname, subnet, wireguardIp, wireguardPubkey, managementIp, endpoints, seen] =
     parsed.output;
   const doc = parseServerDoc(parsed.output[8]);
@@ -142,7 +142,9 @@ export function parseContainerRow(
   cells: readonly unknown[],
 ): ContainerRow | { readonly refused: string } {
   const parsed = v.safeParse(ContainerTuple, cells);
-  if (!parsed.success) return { refused: refusal("containers", parsed.issues[0]) };
+  if (!parsed.success) {
+    return { refused: refusal("containers", CONTAINER_COLUMNS, parsed.issues[0]) };
+  }
   const [id, project, service, serverId, instance, name, version, ip, ports, started, health, bad] =
     parsed.output;
   return {
@@ -194,7 +196,10 @@ export function containerCells(row: ContainerRow): SqlValue[] {
   ];
 }
 
-function refusal(table: string, issue: v.BaseIssue<unknown>): string {
-  const column = v.getDotPath(issue) ?? "row";
-  return `${table} row refused: cell ${column}: ${issue.message.slice(0, 200)}`;
+/** Names the column and quotes what is in it; others than characters to print are left out. */
+function refusal(table: string, columns: string, issue: v.BaseIssue<unknown>): string {
+  const index = Number(issue.path?.[0]?.key ?? -1);
+  const column = columns.split(", ")[index] ?? "row";
+  const found = issue.received.replace(/[^\x20-\x7e]/g, "?").slice(0, 60);
+  return `${table} row refused: ${column} can't be ${found}`;
 }

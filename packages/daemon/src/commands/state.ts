@@ -10,6 +10,7 @@ import {
 } from "@jiji/core/cluster";
 import {
   CONTAINER_COLUMNS,
+  CORROSION_TIMEOUT_MS,
   type CorrosionAddress,
   type CorrosionApi,
   CorrosionError,
@@ -36,18 +37,31 @@ const CORROSION = `${SERVER_PATHS.bin}/corrosion`;
 /**
  * Runs one read-only statement. What may begin one is checked here, what it does by Corrosion.
  *
- * @throws {UsageError} for anything that does not only read; {CorrosionError} when it fails.
+ * @throws {UsageError} for anything that does not only read, is wrong or takes too long;
+ * {CorrosionError} when it fails.
  */
-export async function queryState(sql: string, address: CorrosionAddress): Promise<QueryResult> {
+export async function queryState(
+  sql: string,
+  address: CorrosionAddress,
+  { timeoutMs }: { readonly timeoutMs: number } = { timeoutMs: CORROSION_TIMEOUT_MS },
+): Promise<QueryResult> {
   if (!/^\s*(select|with|values|explain)\b/i.test(sql)) {
     throw new UsageError("only a statement that reads is run: SELECT, WITH, VALUES or EXPLAIN", {
       hint: "the state has one writer a row, the server it is about; see jiji network gc",
     });
   }
   try {
-    return await queryTable(address, [sql, []], { rowsMax: QUERY_ROWS_MAX });
+    return await queryTable(address, [sql, []], { rowsMax: QUERY_ROWS_MAX, timeoutMs });
   } catch (error) {
     if (error instanceof CorrosionError && !error.isCut) throw new UsageError(error.message);
+    // It began to answer: another server would be kept busy in vain as well.
+    if (error instanceof DOMException && error.name === "TimeoutError") {
+      throw new UsageError(
+        `the statement takes longer than ${timeoutMs / 1_000} s, and Corrosion may be ` +
+          "busy with it for some minutes yet",
+        { hint: "ask for less: a WHERE, a LIMIT, no join without a condition" },
+      );
+    }
     throw error;
   }
 }

@@ -1,4 +1,4 @@
-import { join } from "node:path";
+import { resolve } from "node:path";
 import { JijiError, messageOf, SERVER_PATHS } from "@jiji/core";
 import {
   BACKUP_FOLDER,
@@ -41,7 +41,7 @@ export async function networkBackup(options: BackupOptions, ports: Ports): Promi
   const { output, configuration, clock } = context;
   output.note(headline(context));
   const time = new Date(clock.nowMs()).toISOString().replace(/[:.]/g, "-").slice(0, 19);
-  const path = join(ports.cwd, options.output ?? `${configuration.project}-state-${time}.db`);
+  const path = resolve(ports.cwd, options.output ?? `${configuration.project}-state-${time}.db`);
   const problems = [...context.unreachable.values()].map(messageOf);
   for (const [name, host] of [...context.hosts].sort()) {
     try {
@@ -108,7 +108,7 @@ export async function networkRestore(
   options: RestoreOptions,
   ports: Ports,
 ): Promise<void> {
-  const file = join(path.startsWith("/") ? "/" : ports.cwd, path);
+  const file = resolve(ports.cwd, path);
   const bytes = await Deno.readFile(file).catch((error) => {
     throw new JijiError(`${file} can't be read: ${messageOf(error)}`);
   });

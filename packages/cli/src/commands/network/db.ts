@@ -19,7 +19,7 @@ import {
 import { OBSERVE_TIMEOUT_MS } from "../../constants.ts";
 
 const DAEMON = `${SERVER_PATHS.bin}/jiji-daemon`;
-/** Exit code of jiji-daemon for a statement that is refused or wrong. */
+/** Exit code of jiji-daemon for a statement that is refused, wrong or endless. */
 const EXIT_USAGE = 2;
 
 /**
@@ -88,7 +88,9 @@ export async function networkDbStats(options: CommonOptions, ports: Ports): Prom
     throw new JijiError(`no server could be asked\n  ${[...problems.values()].join("\n  ")}`);
   }
   const removed = new Set([...asked.answers.values()].flatMap((one) => one.removed_servers));
-  for (const name of removed) problems.set(name, "was removed: its state is its own");
+  for (const name of removed) {
+    if (asked.answers.has(name)) problems.set(name, "was removed: its state is its own");
+  }
   const members = new Map([...asked.answers].filter(([name]) => !removed.has(name)));
   const view = compareStats(members);
   if (output.json) {

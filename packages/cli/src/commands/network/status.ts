@@ -5,6 +5,7 @@ import {
   linkProblems,
   renderLinks,
   renderServers,
+  renderTold,
 } from "../../lib/network/status_text.ts";
 import { linkMatrix, type StatusView } from "../../lib/network/status_view.ts";
 import {
@@ -23,12 +24,16 @@ import { mustRun } from "../../utils/remote.ts";
 export async function networkStatus(options: CommonOptions, ports: Ports): Promise<void> {
   await using context = await setupCommandContext(options, ports, { scope: "servers" });
   const { statuses, problems } = await readStatuses(context);
-  const view = linkMatrix(context.configuration.servers, statuses, ports.clock.nowMs());
+  const asked = new Set([...context.hosts.keys(), ...context.unreachable.keys()]);
+  const view = linkMatrix(context.configuration.servers, statuses, {
+    nowMs: ports.clock.nowMs(),
+    asked,
+  });
   if (context.output.json) {
     return context.output.result({
       ...view,
       linked: isAllLinked(view),
-      problems: Object.fromEntries(problems),
+      problems: Object.fromEntries([...problems].map(([name, told]) => [name, told.join("; ")])),
       link_problems: linkProblems(view),
     });
   }
@@ -37,8 +42,8 @@ export async function networkStatus(options: CommonOptions, ports: Ports): Promi
 
 async function readStatuses(context: CommandContext) {
   const statuses = new Map<string, ServerStatus>();
-  const problems = new Map<string, string>();
-  for (const [name, error] of context.unreachable) problems.set(name, messageOf(error));
+  const problems = new Map<string, readonly string[]>();
+  for (const [name, error] of context.unreachable) problems.set(name, [messageOf(error)]);
   await Promise.all([...context.hosts].map(async ([name, host]) => {
     try {
       const argv = [`${SERVER_PATHS.bin}/jiji-daemon`, "status", "--json"] as const;
@@ -50,9 +55,9 @@ async function readStatuses(context: CommandContext) {
       const status = parseServerStatus(text);
       statuses.set(name, status);
       const told = [...status.problems, ...(status.daemon?.notices ?? [])];
-      if (told.length > 0) problems.set(name, told.join("; "));
+      if (told.length > 0) problems.set(name, told);
     } catch (error) {
-      problems.set(name, messageOf(error));
+      problems.set(name, [messageOf(error)]);
     }
   }));
   return { statuses, problems };
@@ -61,7 +66,7 @@ async function readStatuses(context: CommandContext) {
 function show(
   context: CommandContext,
   view: StatusView,
-  problems: ReadonlyMap<string, string>,
+  problems: ReadonlyMap<string, readonly string[]>,
 ): void {
   const { output, configuration } = context;
   const head = [
@@ -75,7 +80,7 @@ function show(
   const links = renderLinks(view);
   if (links.length > 0) output.line();
   links.forEach((line) => output.line(line));
-  const notes = [...linkProblems(view), ...[...problems].map(([name, text]) => `${name}: ${text}`)];
+  const notes = [...linkProblems(view), ...renderTold(problems)];
   if (notes.length > 0) output.line();
   notes.forEach((note) => output.line(`  ${output.symbols.warn} ${note}`));
 }

@@ -68,15 +68,27 @@ function decode(base64: string): Uint8Array {
   }
 }
 
-/** @throws {JijiError} when these octets are no database of a whole number of pages. */
+/** In the schema of every replicated database with our tables. Source: cr-sqlite, clock tables. */
+const TABLE = "servers__crsql_clock";
+
+/** @throws {JijiError} when these octets are no database of whole pages with our tables. */
 export function refuseNoBackup(bytes: Uint8Array, name: string): void {
   const head = new TextDecoder().decode(bytes.subarray(0, MAGIC.length));
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   // A page of 65536 octets is written as 1.
   const page = bytes.length < 100 ? 0 : view.getUint16(16) === 1 ? 65_536 : view.getUint16(16);
-  if (head === MAGIC && page >= 512 && bytes.length % page === 0) return;
+  const isDatabase = head === MAGIC && page >= 512 && bytes.length % page === 0;
+  if (isDatabase && includesText(bytes, TABLE)) return;
   throw new JijiError(`${name} is no backup of a cluster's state, or not whole`, {
     serving: "nothing was changed",
     hint: "make one with: jiji network backup",
   });
+}
+
+function includesText(bytes: Uint8Array, text: string): boolean {
+  const wanted = new TextEncoder().encode(text);
+  for (let at = bytes.indexOf(wanted[0]!); at >= 0; at = bytes.indexOf(wanted[0]!, at + 1)) {
+    if (wanted.every((byte, index) => bytes[at + index] === byte)) return true;
+  }
+  return false;
 }

@@ -12,11 +12,21 @@ const LINES_MAX = 20;
 /** A share of lost probes that is worth a look. */
 const LOSS_WORTH_A_LOOK = 0.05;
 
-/** Whether every server is a member and answers every other. */
+/** Whether every server that was asked is a member and answers every other. */
 export function isAllLinked(view: StatusView): boolean {
   return view.servers.every((server) =>
-    server.state === "member" && Object.values(server.links).every((link) => link.linked)
+    server.state === "not asked" ||
+    (server.state === "member" && Object.values(server.links).every((link) => link.linked))
   );
+}
+
+/** A line for each thing that servers told: those that told the same share it. */
+export function renderTold(told: ReadonlyMap<string, readonly string[]>): string[] {
+  const tellers = new Map<string, string[]>();
+  for (const [name, texts] of [...told].sort(([a], [b]) => a < b ? -1 : 1)) {
+    for (const text of texts) tellers.set(text, [...tellers.get(text) ?? [], name]);
+  }
+  return [...tellers].map(([text, names]) => `${names.join(" ")}: ${text}`);
 }
 
 /** The table of servers: a round trip for each pair while that fits, else how many answer. */

@@ -23,7 +23,7 @@ export interface ServerView {
   readonly name: string;
   /** As the configuration has it. */
   readonly address: string;
-  readonly state: "member" | "not a member" | "unreachable";
+  readonly state: "member" | "not a member" | "unreachable" | "not asked";
   readonly block: string | null;
   /** Links by server name, without itself. */
   readonly links: Readonly<Record<string, LinkView>>;
@@ -42,52 +42,90 @@ export interface StatusView {
   readonly servers: readonly ServerView[];
 }
 
-/** Joins what each server told; servers that told nothing appear as the others see them. */
+/**
+ * Joins what each server told; servers that told nothing appear as the others see them.
+ *
+ * @param o.asked servers that were chosen to be asked; default: all.
+ */
 export function linkMatrix(
   servers: ReadonlyMap<string, ServerConfiguration>,
   statuses: ReadonlyMap<string, ServerStatus>,
-  nowMs: number,
+  o: { readonly nowMs: number; readonly asked?: ReadonlySet<string> },
 ): StatusView {
-  const rows = new Map(
-    [...statuses.values()].flatMap((status) => status.servers ?? []).map((row) => [row.id, row]),
-  );
-  const containers = new Map(
-    [...statuses.values()].flatMap((status) => status.containers ?? []).map((row) => [row.id, row]),
-  );
+  const rows = freshestRows(statuses);
   const names = [...new Set([...servers.keys(), ...rows.keys()])]
-    .filter((name) => (rows.get(name)?.removedAtMs ?? null) === null);
+    .filter((name) => (rows.get(name)?.row.removedAtMs ?? null) === null);
   return {
     servers: names.map((name) => {
       const status = statuses.get(name);
-      const row = rows.get(name);
-      const known = statuses.size > 0 && [...statuses.values()].some((one) => one.containers);
+      const row = rows.get(name)?.row;
       return {
         name,
         address: servers.get(name)?.host ?? row?.hostname ?? "",
-        state: !status ? "unreachable" : status.server_id === null ? "not a member" : "member",
+        state: status
+          ? status.server_id === null ? "not a member" : "member"
+          : o.asked?.has(name) ?? true
+          ? "unreachable"
+          : "not asked",
         block: row?.subnet ?? null,
-        links: status ? linksOf(status, names) : {},
-        containers: known
-          ? [...containers.values()].filter((container) => container.serverId === name).length
-          : null,
+        links: status ? linksOf(status, { self: name, names }) : {},
+        containers: containersOf(name, [
+          ...status ? [status] : [],
+          ...rows.has(name) ? [rows.get(name)!.by] : [],
+          ...statuses.values(),
+        ]),
         nat: row?.doc.nat ?? null,
         version: row?.doc.version ?? status?.version ?? null,
-        seen: row ? seenText(nowMs - row.lastSeenMs) : "never",
+        seen: row ? seenText(o.nowMs - row.lastSeenMs) : "never",
       };
     }),
   };
 }
 
-function linksOf(status: ServerStatus, names: readonly string[]): Record<string, LinkView> {
+/** A server's row, and in whose state it was found. */
+interface FoundRow {
+  readonly row: NonNullable<ServerStatus["servers"]>[number];
+  readonly by: ServerStatus;
+}
+
+/**
+ * The newest row of each server. Whoever is cut off has old ones of the others, and its own is new to
+ * nobody else: what others have of a server goes first.
+ */
+function freshestRows(statuses: ReadonlyMap<string, ServerStatus>): Map<string, FoundRow> {
+  const found = new Map<string, FoundRow & { readonly isOwn: boolean }>();
+  for (const [name, by] of [...statuses].sort(([a], [b]) => a < b ? -1 : 1)) {
+    for (const row of by.servers ?? []) {
+      const other = found.get(row.id);
+      const isOwn = row.id === name;
+      const isBetter = !other || Number(other.isOwn) - Number(isOwn) > 0 ||
+        (other.isOwn === isOwn && row.lastSeenMs > other.row.lastSeenMs);
+      if (isBetter) found.set(row.id, { row, by, isOwn });
+    }
+  }
+  return found;
+}
+
+/** By the first of these that knows; null when none does. */
+function containersOf(name: string, views: readonly ServerStatus[]): number | null {
+  const containers = views.find((view) => view.containers)?.containers;
+  if (!containers) return null;
+  return containers.filter((container) => container.serverId === name).length;
+}
+
+function linksOf(
+  status: ServerStatus,
+  o: { readonly self: string; readonly names: readonly string[] },
+): Record<string, LinkView> {
   const links: Record<string, LinkView> = {};
-  for (const name of names) {
-    if (name === status.server_id) continue;
+  for (const name of o.names) {
+    if (name === o.self) continue;
     // A server that is about to change its key has two entries; one of them holds its block.
     const peer = status.peers?.filter((candidate) => candidate.server_id === name)
       .sort((a, b) => b.allowed_ips.length - a.allowed_ips.length)[0];
     const rttMs = status.liveness?.rtt_ms[name] ?? null;
     links[name] = {
-      linked: isLinked(status.liveness ?? undefined, { id: name, peers: names.length - 1 }),
+      linked: isLinked(status.liveness ?? undefined, { id: name, peers: o.names.length - 1 }),
       rttMs,
       endpoint: peer?.endpoint ?? null,
       handshakeAgeSeconds: peer?.handshake_age_s ?? null,
