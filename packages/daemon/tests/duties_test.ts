@@ -6,7 +6,7 @@ import { initialHealth } from "../src/engine/container_health.ts";
 import type { CheckNetwork } from "../src/duties/checks.ts";
 import { ContainersDuty, HealthDuty, RegistryDuty } from "../src/duties/containers.ts";
 import { FirewallDuty } from "../src/duties/firewall.ts";
-import { RULES_GRACE_MS } from "../src/engine/engine_rules.ts";
+import { RULES_GRACE_MS } from "../src/firewall/engine_rules.ts";
 import { NetworkDuty } from "../src/duties/network.ts";
 import { ProxyDuty } from "../src/duties/proxy.ts";
 import { HealthyFile } from "../src/healthy_file.ts";
@@ -18,7 +18,9 @@ function firewallProcess(process: FakeProcess): FakeProcess {
   return process
     .on("sysctl -n net.ipv4.ip_forward", "1\n")
     .on("iptables-save", "*filter\n:FORWARD ACCEPT [0:0]\nCOMMIT\n*nat\nCOMMIT\n")
-    .on("iptables-restore -w 5 --noflush", "");
+    .on("iptables-restore -w 5 --noflush", "")
+    .on("ip6tables-save", "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n")
+    .on("nft -j -t list ruleset", '{"nftables":[]}');
 }
 
 Deno.test("NetworkDuty: makes docker's network when it is missing", async () => {
@@ -72,6 +74,34 @@ Deno.test("FirewallDuty: switches forwarding on and puts in what is missing", as
   process.on("sysctl -n net.ipv4.ip_forward", () => ({ exitCode: 1, stderr: "read-only" }));
   await assert.rejects(new FirewallDuty(context).run(SIGNAL), /read-only/);
   assert.equal(applied.length, 2, "one hides nothing of the other");
+});
+
+Deno.test("FirewallDuty: a host that its owner closed is opened and looked at each time", async () => {
+  const { process, context, clock } = setUp();
+  firewallProcess(process);
+  const duty = new FirewallDuty(context);
+  await duty.run(SIGNAL);
+  await duty.run(SIGNAL);
+  assert.equal(process.commands("nft -j").length, 1, "an open host is looked at now and then");
+  await clock.advance(30_000);
+  const input = { family: "inet", table: "host", name: "input", type: "filter", hook: "input" };
+  const scripts: string[] = [];
+  process
+    .on(
+      "nft -j -t list ruleset",
+      JSON.stringify({ nftables: [{ chain: { ...input, policy: "drop" } }] }),
+    )
+    .on("nft -f -", (_argv, { stdin }) => {
+      scripts.push(`${stdin}`);
+      return "";
+    });
+  await duty.run(SIGNAL);
+  await duty.run(SIGNAL);
+  assert.equal(scripts.length, 2, "whoever closes it again is noticed");
+  assert.match(scripts[0]!, /^insert rule inet host input udp dport 31820 accept/);
+  process.on("ip6tables-save", () => ({ exitCode: 3, stderr: "no IPv6 here" }));
+  await duty.run(SIGNAL);
+  assert.equal(scripts.length, 3, "a host without IPv6 has a firewall all the same");
 });
 
 Deno.test("FirewallDuty: a host without iptables is left without rules, said once", async () => {

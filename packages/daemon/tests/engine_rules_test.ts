@@ -6,7 +6,7 @@ import {
   RULES_RESTART_PAUSE_MAX_MS,
   RULES_RESTART_PAUSE_MS,
   RULES_UNSEEN,
-} from "../src/engine/engine_rules.ts";
+} from "../src/firewall/engine_rules.ts";
 
 /** Instants at which a Docker with these rules, looked at every five seconds, is restarted. */
 function restarts(rules: readonly boolean[], refused = false): number[] {

@@ -57,6 +57,9 @@ export const MESH_MTU_MIN = 1280;
 export const MESH_MTU_MAX = 1504;
 /** wg-quick's configuration of the mesh interface. */
 export const WIREGUARD_CONF = "/etc/wireguard/jiji0.conf";
+/** Marks rules of ours in a host's firewall that its owner could have written as well. */
+export const FIREWALL_MARK = "jiji";
+
 /** WireGuard interface of the mesh. */
 export const MESH_INTERFACE = "jiji0";
 /**

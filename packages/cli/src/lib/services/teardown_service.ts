@@ -2,6 +2,7 @@ import {
   CONTAINER_BRIDGE,
   CONTAINER_NETWORK,
   DNS_PORT,
+  FIREWALL_MARK,
   isOk,
   JijiError,
   MESH_INTERFACE,
@@ -202,13 +203,23 @@ fi
 ip link delete ${MESH_INTERFACE} 2>/dev/null
 for table in filter nat raw mangle; do
   iptables -w 5 -t $table -S 2>/dev/null |
-    grep -E -e "^-A .*-i (${MESH_INTERFACE} -o ${CONTAINER_BRIDGE}|${CONTAINER_BRIDGE} -o ${MESH_INTERFACE}) -j ACCEPT" \\
+    grep -E -e "^-A INPUT .*--comment ${FIREWALL_MARK} -j ACCEPT" \\
+      -e "^-A .*-i (${MESH_INTERFACE} -o ${CONTAINER_BRIDGE}|${CONTAINER_BRIDGE} -o ${MESH_INTERFACE}) -j ACCEPT" \\
       -e "^-A INPUT -i ${CONTAINER_BRIDGE} -p udp .*--dport ${PROBE_PORT}:" \\
       -e "^-A PREROUTING -s .* -i ${MESH_INTERFACE} -j DROP" \\
       -e "^-A FORWARD -o ${MESH_INTERFACE} .*-j TCPMSS" \\
       -e "^-A POSTROUTING -s $cidr -d $cidr -j ACCEPT" | sed 's/^-A/-D/' |
     while read -r rule; do iptables -w 5 -t $table $rule; done
 done
+ip6tables -w 5 -S INPUT 2>/dev/null | sed -n 's/^-A\\(.*--comment ${FIREWALL_MARK} -j ACCEPT\\)/-D\\1/p' |
+  while read -r rule; do ip6tables -w 5 $rule; done
+if command -v nft >/dev/null; then
+  nft -a -t list ruleset 2>/dev/null | awk '
+    $1 == "table" { table = $2 " " $3 }
+    $1 == "chain" { chain = $2 }
+    / comment "${FIREWALL_MARK} [a-z ]*" # handle [0-9]+$/ { print "delete rule " table " " chain " handle " $NF }
+  ' | nft -f - 2>/dev/null
+fi
 if command -v ufw >/dev/null && ufw status | grep -q '^Status: active'; then
   ufw delete allow "$port/udp"; ufw delete allow in on ${MESH_INTERFACE}
   ufw delete allow in on ${CONTAINER_BRIDGE} to any port ${DNS_PORT}

@@ -1,5 +1,5 @@
 /** When Docker is restarted for its own firewall rules. Pure. */
-import type { ObservedFirewall } from "./container_network.ts";
+import type { ObservedFirewall } from "./iptables_rules.ts";
 
 /** Rules may be away this long: Docker puts them back itself when it is told of a reload, ms. */
 export const RULES_GRACE_MS = 8_000;
