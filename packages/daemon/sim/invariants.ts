@@ -3,7 +3,7 @@ import { cidrHas, parseCidr, parseIpv4 } from "@jiji/core/net";
 import type { SimCluster } from "./sim_cluster.ts";
 import type { SimServer } from "./sim_server.ts";
 
-/** Problems of this moment; servers whose kernel did not change since the last look are passed over. */
+/** Problems of this moment; kernels and resolvers that did not change since the last look are passed over. */
 export function momentProblems(cluster: SimCluster): string[] {
   const found: string[] = cluster.offences.splice(0);
   for (const server of cluster.servers) {
@@ -14,19 +14,19 @@ export function momentProblems(cluster: SimCluster): string[] {
   return [...found, ...dnsProblems(cluster)];
 }
 
-/** Resolvers looked at in one step; each in turn in larger clusters. */
-const RESOLVERS_PER_STEP = 8;
+const NOBODY: ReadonlySet<string> = new Set();
 
 function dnsProblems(cluster: SimCluster): string[] {
-  const { servers } = cluster;
+  const found: string[] = [];
   const nowMs = cluster.clock.nowMs();
-  const count = Math.min(servers.length, RESOLVERS_PER_STEP);
-  const first = cluster.step * count;
-  return Array.from({ length: count }, (_, at) => servers[(first + at) % servers.length]!)
-    .filter((server) => server.isUp).flatMap((server) => {
-      server.dns.tick(server.context?.facts.silent ?? new Set(), nowMs);
-      return server.dns.problems(server.replica).map((text) => `${server.id}: its DNS ${text}`);
-    });
+  for (const server of cluster.servers) {
+    if (!server.isUp) continue;
+    const silent = server.context?.facts.silent ?? NOBODY;
+    for (const text of server.dns.look(server.replica, { silent, nowMs })) {
+      found.push(`${server.id}: its DNS ${text}`);
+    }
+  }
+  return found;
 }
 
 function kernelProblems(server: SimServer): string[] {
@@ -97,10 +97,10 @@ function serverProblems(server: SimServer, facts: SettledFacts): string[] {
     ).length;
   if (missing + extra > 0) found.push(`lacks ${missing} peers and has ${extra} too many`);
   const wanted = others.flatMap((one) => [one.block, one.identity]);
-  const unrouted = wanted.filter((prefix) => !kernel.routes.has(prefix));
+  const unrouted = wanted.filter((prefix) => !kernel.ways.has(prefix));
   if (unrouted.length > 0) found.push(`has no route to ${unrouted[0]}`);
   const routes = new Set(wanted);
-  const stray = [...kernel.routes].filter((prefix) =>
+  const stray = [...kernel.ways.keys()].filter((prefix) =>
     !routes.has(prefix) && !facts.gone.has(prefix.replace("/32", ""))
   );
   if (stray.length > 0) found.push(`still has a route to ${stray[0]}`);

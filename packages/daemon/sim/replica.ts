@@ -26,26 +26,40 @@ export type Change =
   | { readonly table: "containers"; readonly id: string; readonly value: Versioned<ContainerRow> }
   | { readonly table: "metadata"; readonly id: string; readonly value: Versioned<string> };
 
-/** A log is cut down to what still holds when it has this many changes to each row. */
-const LOG_PER_ROW = 3;
-/** Shorter logs are left alone. */
-const LOG_MIN = 64;
+/** Places of rows in every replica of a cluster: two replicas are compared place by place. */
+export class RowPlaces {
+  readonly #places = new Map<string, number>();
 
-/** Rows and the order in which they came here. */
+  /** The place of a row, the same for all. */
+  of(table: Change["table"], id: string): number {
+    const key = `${table} ${id}`;
+    const known = this.#places.get(key);
+    if (known !== undefined) return known;
+    this.#places.set(key, this.#places.size);
+    return this.#places.size - 1;
+  }
+}
+
+/** A change is told for this many rounds of gossip after it came; syncs find what was missed. */
+const FRESH_ROUNDS = 4;
+
+/** Rows, and what came lately. */
 export class Replica {
   readonly servers = new Map<string, VersionedServer>();
   readonly containers = new Map<string, Versioned<ContainerRow>>();
   readonly metadata = new Map<string, Versioned<string>>();
   /** Rows that did not parse: nobody is told of them. */
   refused = 0;
-  /** In the order in which they came; those that newer ones replaced may be missing. */
-  #log: Change[] = [];
-  #numbers: number[] = [];
-  #next = 0;
+  /** Whether everything is gone and nobody has told it all that he has since. */
+  isBlank = true;
+  readonly #places: RowPlaces;
+  /** What is held, at its place; unchanged rows are the same object in every replica. */
+  #held: (Change | undefined)[] = [];
+  /** What came in each of the last rounds, this one first. */
+  #fresh: Change[][] = [[]];
 
-  /** Number that the next change gets. */
-  get head(): number {
-    return this.#next;
+  constructor(places: RowPlaces) {
+    this.#places = places;
   }
 
   /** All rows gone, as after a deleted database. */
@@ -53,30 +67,38 @@ export class Replica {
     this.servers.clear();
     this.containers.clear();
     this.metadata.clear();
-    this.#log = [];
-    this.#numbers = [];
+    this.isBlank = true;
+    this.#held = [];
+    this.#fresh = [[]];
   }
 
-  /** Calls back with each change from this number on. */
-  since(number: number, each: (change: Change) => void): void {
-    let [low, high] = [0, this.#numbers.length];
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (this.#numbers[middle]! < number) low = middle + 1;
-      else high = middle;
+  /** A round of gossip ends. */
+  nextRound(): void {
+    if (this.#fresh[0]!.length === 0 && this.#fresh.length === FRESH_ROUNDS) {
+      const last = this.#fresh.pop()!;
+      last.length = 0;
+      this.#fresh.unshift(last);
+    } else this.#fresh = [[], ...this.#fresh.slice(0, FRESH_ROUNDS - 1)];
+  }
+
+  /** Calls back with each change of the last rounds. */
+  eachFresh(each: (change: Change) => void): void {
+    for (const round of this.#fresh) for (const change of round) each(change);
+  }
+
+  /** Calls back with each row that another replica has otherwise, or not at all. */
+  eachDifference(other: Replica, each: (change: Change) => void): void {
+    const ours = this.#held;
+    const theirs = other.#held;
+    for (let at = 0; at < ours.length; at++) {
+      const change = ours[at];
+      if (change !== undefined && change !== theirs[at]) each(change);
     }
-    const log = this.#log;
-    for (let at = low; at < log.length; at++) each(log[at]!);
   }
 
   #append(change: Change): void {
-    this.#log.push(change);
-    this.#numbers.push(this.#next++);
-    const rows = this.servers.size + this.containers.size;
-    if (this.#log.length < Math.max(LOG_MIN, LOG_PER_ROW * rows)) return;
-    const held = this.#log.map((one) => this[one.table].get(one.id) === one.value);
-    this.#log = this.#log.filter((_, at) => held[at]);
-    this.#numbers = this.#numbers.filter((_, at) => held[at]);
+    this.#held[this.#places.of(change.table, change.id)] = change;
+    this.#fresh[0]!.push(change);
   }
 
   /** Takes a change in; false when it is no news. */

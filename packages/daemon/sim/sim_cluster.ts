@@ -3,17 +3,22 @@ import { renderPeerSeeds, SERVER_PATHS } from "@jiji/core/cluster";
 import type { Random } from "@jiji/core/runtime";
 import { SimClock } from "@jiji/core/testing";
 import { rowOf, seedOf } from "./facts.ts";
-import type { Change } from "./replica.ts";
+import { type Change, RowPlaces } from "./replica.ts";
+import { PrefixLists } from "./sim_kernel.ts";
+import { SimWire } from "./sim_wire.ts";
 import { SimServer } from "./sim_server.ts";
 
 /** Gossip rounds are this far apart, milliseconds. */
 const GOSSIP_MS = 300;
-/** A handshake is tried this often between two servers that know each other, milliseconds. */
+/** Without a session a handshake is tried this often. Source: the WireGuard paper, section 6.1. */
 const HANDSHAKE_MS = 5_000;
+/** A session is renewed after this long, and carries nothing after that long. Source: the same. */
+const REKEY_MS = 120_000;
+const REJECT_MS = 180_000;
+/** Share of talks in which every row comes twice. */
+const DOUBLED = 0.02;
 /** Servers that one gossips with in a round. */
 const GOSSIP_FANOUT = 3;
-/** A change is told for this many rounds after it came; syncs find what was missed. */
-const FRESH_ROUNDS = 4;
 /** In clusters larger than this not everyone compares everything in every round. */
 const SYNCS_PER_ROUND = 16;
 /** For this many rounds a server picks from the same others. */
@@ -39,15 +44,13 @@ export class SimCluster {
   readonly #oneWay = new Set<number>();
   readonly #delays = new Map<number, number>();
   readonly #owners = new Map<string, string>();
-  /** How much of each replica's log each other has seen. */
-  readonly #synced = new Map<number, number>();
-  /** Where each log stood in the last rounds. */
-  readonly #marks = new Map<SimServer, number[]>();
-  /** Steps taken. */
-  step = 0;
+  readonly wire = new SimWire();
+  readonly lists = new PrefixLists();
+  /** Places of rows in all replicas. */
+  readonly places = new RowPlaces();
   readonly #partners = new Map<SimServer, { round: number; partners: readonly SimServer[] }>();
   #rounds = 0;
-  #sinceHandshakeMs = HANDSHAKE_MS;
+  #handshakesAtMs = -Infinity;
 
   constructor(count: number, random: Random) {
     this.random = random;
@@ -59,13 +62,14 @@ export class SimCluster {
       const isNew = count <= NEW_MAX;
       const others = this.servers.filter((other) => other !== server);
       const writers = isNew ? others.slice(0, 1) : this.servers;
-      const known = isNew ? others.slice(0, SEEDS_MAX) : others;
+      const known = others.slice(0, SEEDS_MAX);
       server.files.set(
         SERVER_PATHS.peerSeed,
         renderPeerSeeds(known.map((other) => seedOf(other.index))),
       );
       const value = { version: 0, removedVersion: 0, row: rowOf(server.index) };
-      for (const one of writers) one.merge({ table: "servers", id: server.id, value });
+      const change: Change = { table: "servers", id: server.id, value };
+      for (const one of writers) one.merge(change);
       server.boot();
     }
   }
@@ -135,25 +139,20 @@ export class SimCluster {
     this.loss = 0;
   }
 
-  /** A replica starts anew: everyone tells it everything, and it tells everyone. */
-  forgetSynced(server: SimServer): void {
-    for (const other of this.servers) {
-      this.#synced.delete(this.#way(server, other));
-      this.#synced.delete(this.#way(other, server));
-    }
-  }
-
   #way(from: SimServer, to: SimServer): number {
     return from.index * 65_536 + to.index;
   }
 
-  /** Whether WireGuard of both knows the other, and one of them where it is. */
+  /** Whether both have a session with each other, and one of them knows where the other is. */
   linked(a: SimServer, b: SimServer): boolean {
-    if (!a.isUp || !b.isUp || this.#cuts.has(this.#pair(a, b))) return false;
+    if (!a.isUp || !b.isUp) return false;
     const there = a.kernel.peers.get(b.key);
     const back = b.kernel.peers.get(a.key);
     return there !== undefined && back !== undefined &&
-      (there.endpoint === b.endpoint || back.endpoint === a.endpoint);
+      there.handshakeAtMs === back.handshakeAtMs &&
+      this.clock.nowMs() - there.handshakeAtMs < REJECT_MS &&
+      (there.endpoint === b.endpoint || back.endpoint === a.endpoint) &&
+      !this.#cuts.has(this.#pair(a, b));
   }
 
   /** Whether packets between the addresses of two servers pass from one to the other. */
@@ -196,12 +195,7 @@ export class SimCluster {
     for (let passedMs = 0; passedMs < durationMs; passedMs += GOSSIP_MS) {
       await this.clock.advance(GOSSIP_MS, { together: this.servers.length > 20 });
       this.#gossip();
-      this.step += 1;
-      this.#sinceHandshakeMs += GOSSIP_MS;
-      if (this.#sinceHandshakeMs >= HANDSHAKE_MS) {
-        this.#sinceHandshakeMs = 0;
-        this.#handshakes();
-      }
+      this.#handshakes();
       check();
     }
   }
@@ -213,19 +207,16 @@ export class SimCluster {
     const syncEvery = Math.max(1, Math.ceil(servers.length / SYNCS_PER_ROUND));
     for (const server of servers) {
       if (!server.isUp) continue;
-      const marks = this.#marks.get(server) ?? [];
-      this.#marks.set(server, [...marks, server.replica.head].slice(-FRESH_ROUNDS));
       const partners = this.#partnersOf(server);
       for (let count = 0; count < GOSSIP_FANOUT && partners.length > 0; count++) {
         const other = partners[Math.floor(this.random.next() * partners.length)]!;
         if (other === server || !this.#gossips(server, other)) continue;
         if (this.random.next() < this.loss) continue;
-        const isSync = (this.#rounds + server.index) % syncEvery === 0 ||
-          !this.#synced.has(this.#way(server, other));
-        if (isSync) this.#sync(server, other);
-        else this.#tell(server, { other, from: marks[0] ?? 0 });
+        const isSync = (this.#rounds + server.index) % syncEvery === 0 || other.replica.isBlank;
+        this.#tell(server, { other, isSync });
       }
     }
+    for (const server of servers) server.replica.nextRound();
   }
 
   /** Whom a server may gossip with: those that its kernel knows, looked up now and then. */
@@ -238,38 +229,53 @@ export class SimCluster {
     return partners;
   }
 
-  #sync(server: SimServer, other: SimServer): void {
-    const way = this.#way(server, other);
-    // A part of what was told before comes once more: late and doubled rows are ordinary.
-    this.#tell(server, { other, from: (this.#synced.get(way) ?? 0) - 1 });
-    this.#synced.set(way, server.replica.head);
-  }
-
-  #tell(server: SimServer, o: { readonly other: SimServer; readonly from: number }): void {
-    const delayMs = this.#delays.get(this.#way(server, o.other));
-    if (delayMs === undefined) {
-      server.replica.since(o.from, (change) => o.other.merge(change));
-      return;
-    }
+  #tell(server: SimServer, o: { readonly other: SimServer; readonly isSync: boolean }): void {
+    const { other } = o;
+    const { replica } = server;
+    const delayMs = this.#delays.get(this.#way(server, other));
     const late: Change[] = [];
-    server.replica.since(o.from, (change) => late.push(change));
-    this.clock.after(delayMs, () => late.forEach((change) => o.other.merge(change)));
+    // Now and then a row comes twice.
+    const take = delayMs !== undefined
+      ? (change: Change) => late.push(change)
+      : this.random.next() < DOUBLED
+      ? (change: Change) => other.mergeTwice(change)
+      : (change: Change) => other.merge(change);
+    if (o.isSync) replica.eachDifference(other.replica, take);
+    else replica.eachFresh(take);
+    if (delayMs === undefined) {
+      if (o.isSync) other.replica.isBlank = false;
+    } else if (late.length > 0) {
+      this.clock.after(delayMs, () => late.forEach((change) => other.merge(change)));
+    }
   }
 
+  /** Sessions begin and are renewed: for all now and then, at once for those whose peers changed. */
   #handshakes(): void {
-    const nowMs = this.clock.nowMs();
+    const isForAll = this.clock.monotonicMs() - this.#handshakesAtMs >= HANDSHAKE_MS;
+    if (isForAll) this.#handshakesAtMs = this.clock.monotonicMs();
     for (const a of this.servers) {
-      if (!a.isUp) continue;
+      if (!a.isUp || !(isForAll || a.kernel.isNew)) continue;
+      a.kernel.isNew = false;
       for (const b of this.servers) {
-        if (a === b || !b.isUp || !this.linked(a, b)) continue;
-        if (this.#oneWay.has(this.#way(a, b)) || this.#oneWay.has(this.#way(b, a))) continue;
-        const peer = a.kernel.peers.get(b.key);
-        if (!peer) continue;
-        peer.handshakeAtMs = nowMs;
-        // WireGuard follows a peer that is heard from elsewhere.
-        peer.endpoint = b.endpoint;
+        // Of two whose turn it is one is enough.
+        if (a !== b && b.isUp && !(isForAll && b.index > a.index)) this.#shake(a, b);
       }
     }
+  }
+
+  #shake(a: SimServer, b: SimServer): void {
+    const there = a.kernel.peers.get(b.key);
+    const back = there && b.kernel.peers.get(a.key);
+    if (!there || !back || this.#cuts.has(this.#pair(a, b))) return;
+    const isFound = there.endpoint === b.endpoint || back.endpoint === a.endpoint;
+    if (!isFound || this.#oneWay.has(this.#way(a, b)) || this.#oneWay.has(this.#way(b, a))) return;
+    const nowMs = this.clock.nowMs();
+    const isOld = there.handshakeAtMs !== back.handshakeAtMs ||
+      nowMs - there.handshakeAtMs >= REKEY_MS;
+    if (isOld) there.handshakeAtMs = back.handshakeAtMs = nowMs;
+    // WireGuard follows a peer that is heard from elsewhere.
+    there.endpoint = b.endpoint;
+    back.endpoint = a.endpoint;
   }
 
   /** Ends every daemon. */

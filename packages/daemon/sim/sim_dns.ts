@@ -26,6 +26,10 @@ export class SimDns {
   readonly #zone: Zone;
   readonly #id: string;
   #silent: ReadonlySet<string> = new Set();
+  /** Whether anything has changed since the last look that answers may depend on. */
+  #isDirty = true;
+  #hadHeld = false;
+  #shape: Shape | undefined;
 
   constructor(serverId: string) {
     this.#id = serverId;
@@ -37,10 +41,18 @@ export class SimDns {
     this.#cache.replaceServers([...replica.servers.values()].map((one) => one.row), nowMs);
     const rows = [...replica.containers.values()].flatMap((one) => one.row ?? []);
     this.#cache.replaceContainers(rows, nowMs);
+    this.#isDirty = true;
+    this.#shape = undefined;
   }
 
-  /** A row has changed. */
-  take(change: Change, o: { readonly replica: Replica; readonly nowMs: number }): void {
+  /** A row has changed; of a server's row `isBeat` says that it is only seen again. */
+  take(
+    change: Change,
+    o: { readonly replica: Replica; readonly nowMs: number; readonly isBeat: boolean },
+  ): void {
+    if (o.isBeat) return;
+    this.#isDirty = true;
+    this.#shape = undefined;
     if (change.table === "containers") {
       if (change.value.row) this.#cache.putContainer(change.value.row);
       else this.#cache.removeContainer(change.id);
@@ -50,11 +62,21 @@ export class SimDns {
     }
   }
 
-  /** Who does not answer probes, and that time has passed. */
-  tick(silent: ReadonlySet<string>, nowMs: number): void {
-    this.#silent = silent;
-    this.#cache.setSilent(silent);
-    this.#cache.sweep(nowMs);
+  /** Time has passed; what is wrong with the answers now, if they can be others than before. */
+  look(
+    replica: Replica,
+    o: { readonly silent: ReadonlySet<string>; readonly nowMs: number },
+  ): string[] {
+    if (!isSame(o.silent, this.#silent)) {
+      this.#silent = o.silent;
+      this.#cache.setSilent(o.silent);
+      this.#isDirty = true;
+    }
+    const hasHeld = this.#cache.sweep(o.nowMs) > 0;
+    if (!this.#isDirty && !this.#hadHeld) return [];
+    this.#isDirty = false;
+    this.#hadHeld = hasHeld;
+    return this.#problems(replica);
   }
 
   /** Addresses that a question for the service is answered with. */
@@ -66,31 +88,68 @@ export class SimDns {
   }
 
   /** What is wrong with its answers, by the rows that it has. */
-  problems(replica: Replica): string[] {
+  #problems(replica: Replica): string[] {
     const found: string[] = [];
+    const shape = this.#shape ??= shapeOf(replica);
     const answered = new Set(this.answered());
-    const isMember = (row: ContainerRow) =>
-      (replica.servers.get(row.serverId)?.row.removedAtMs ?? null) === null;
-    const rows = [...replica.containers.values()].flatMap((one) => one.row ?? []);
-    const live = rows.filter(isMember);
-    const best = newestPerInstance(live.filter((row) => row.health === "healthy"));
-    const newest = new Map(best.map((row) => [`${row.serverId} ${row.instance}`, row]));
-    const linked = best.some((row) => !this.#silent.has(row.serverId));
-    for (const row of rows) {
-      if (!answered.has(row.ip)) continue;
-      const same = rows.filter((other) => other.ip === row.ip);
-      if (!same.some(isMember)) found.push(`answers with ${row.serverId}, which was removed`);
-      const newer = newest.get(`${row.serverId} ${row.instance}`);
-      if (newer && newer.ip !== row.ip && newer.startedAtMs > row.startedAtMs) {
-        found.push(`answers with an older container of ${row.serverId}`);
+    const linked = shape.serving.some((serverId) => !this.#silent.has(serverId));
+    for (const ip of answered) {
+      const place = shape.places.get(ip);
+      if (!place) continue;
+      const { servers, isOfMember, outdated } = place;
+      if (!isOfMember) found.push(`answers with ${servers[0]}, which was removed`);
+      if (linked && servers.every((id) => this.#silent.has(id))) {
+        found.push(`answers with ${servers[0]}, which is silent`);
       }
-      if (linked && same.every((other) => this.#silent.has(other.serverId))) {
-        found.push(`answers with ${row.serverId}, which is silent`);
-      }
+      if (outdated) found.push(`answers with an older container of ${outdated}`);
     }
-    if (best.length > 0 && answered.size === 0) found.push("answers with nothing");
-    const own = newest.get(`${this.#id} ${this.#id}`);
-    if (own && !answered.has(own.ip)) found.push("leaves out its own container");
+    if (shape.serving.length > 0 && answered.size === 0) found.push("answers with nothing");
+    const own = shape.newest.get(`${this.#id} ${this.#id}`);
+    if (own !== undefined && !answered.has(own.ip)) found.push("leaves out its own container");
     return found;
   }
+}
+
+/** What rows say, whoever is silent. */
+interface Shape {
+  /** Servers of all containers that members have healthy, the newest of each instance. */
+  readonly serving: readonly string[];
+  /** Those containers, by server and instance. */
+  readonly newest: ReadonlyMap<string, ContainerRow>;
+  readonly places: ReadonlyMap<string, Place>;
+}
+
+/** What is known of an address. */
+interface Place {
+  readonly servers: string[];
+  isOfMember: boolean;
+  /** Server that has a newer container elsewhere. */
+  outdated: string | undefined;
+}
+
+function shapeOf(replica: Replica): Shape {
+  const isMember = (row: ContainerRow) =>
+    (replica.servers.get(row.serverId)?.row.removedAtMs ?? null) === null;
+  const rows = [...replica.containers.values()].flatMap((one) => one.row ?? []);
+  const best = newestPerInstance(rows.filter((row) => row.health === "healthy" && isMember(row)));
+  const newest = new Map(best.map((row) => [`${row.serverId} ${row.instance}`, row]));
+  const places = new Map<string, Place>();
+  for (const row of rows) {
+    const place = places.get(row.ip) ?? { servers: [], isOfMember: false, outdated: undefined };
+    places.set(row.ip, place);
+    place.servers.push(row.serverId);
+    place.isOfMember ||= isMember(row);
+    const newer = newest.get(`${row.serverId} ${row.instance}`);
+    if (newer && newer.ip !== row.ip && newer.startedAtMs > row.startedAtMs) {
+      place.outdated = row.serverId;
+    }
+  }
+  return { serving: best.map((row) => row.serverId), newest, places };
+}
+
+function isSame(a: ReadonlySet<string>, b: ReadonlySet<string>): boolean {
+  if (a === b) return true;
+  if (a.size !== b.size) return false;
+  for (const one of a) if (!b.has(one)) return false;
+  return true;
 }

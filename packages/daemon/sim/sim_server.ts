@@ -22,13 +22,11 @@ import {
   identityOf,
   keyOf,
 } from "./facts.ts";
+import { Inbox } from "./inbox.ts";
 import { type Change, Replica } from "./replica.ts";
 import type { SimCluster } from "./sim_cluster.ts";
 import { SimDns } from "./sim_dns.ts";
 import { SimKernel } from "./sim_kernel.ts";
-
-/** Datagrams that wait for a reader at most; the kernel drops the rest. */
-const INBOX_MAX = 1_000;
 
 /** Nobody reads hundreds of logs. */
 const SILENT: Logger = {
@@ -38,33 +36,13 @@ const SILENT: Logger = {
   error: () => undefined,
 };
 
-/** Datagrams for one port. */
-class Inbox {
-  #reader: PromiseWithResolvers<{ bytes: Uint8Array; hostname: string }> | undefined;
-  readonly #waiting: { bytes: Uint8Array; hostname: string }[] = [];
-
-  put(bytes: Uint8Array, hostname: string): void {
-    const reader = this.#reader;
-    this.#reader = undefined;
-    if (reader) reader.resolve({ bytes, hostname });
-    else if (this.#waiting.length < INBOX_MAX) this.#waiting.push({ bytes, hostname });
-  }
-
-  take(): Promise<{ bytes: Uint8Array; hostname: string }> {
-    const next = this.#waiting.shift();
-    if (next) return Promise.resolve(next);
-    this.#reader = Promise.withResolvers();
-    return this.#reader.promise;
-  }
-}
-
 /** A server that can lose power, its database, its peers. */
 export class SimServer {
   readonly index: number;
   readonly id: string;
   readonly address: string;
   readonly block: string;
-  readonly replica = new Replica();
+  readonly replica: Replica;
   readonly files = new Map<string, string>();
   readonly kernel: SimKernel;
   dns: SimDns;
@@ -79,6 +57,9 @@ export class SimServer {
   /** Which key it has: its index, unless it was cloned or reinstalled. */
   keyIndex: number;
   readonly #cluster: SimCluster;
+  #key: string;
+  #identity: string;
+  #endpoint: string;
   #generation = 0;
   #stop = new AbortController();
   #done: Promise<void> = Promise.resolve();
@@ -86,28 +67,35 @@ export class SimServer {
 
   constructor(cluster: SimCluster, index: number, keyIndex = index) {
     this.#cluster = cluster;
+    this.replica = new Replica(cluster.places);
     this.index = index;
     this.keyIndex = keyIndex;
     this.id = `s${index}`;
     this.address = addressOf(index);
     this.block = blockOf(index);
-    this.kernel = new SimKernel(keyOf(keyIndex), (key) => this.#removed(key));
+    this.kernel = new SimKernel(keyOf(keyIndex), {
+      onRemove: (key) => this.#removed(key),
+      lists: cluster.lists,
+    });
     this.dns = new SimDns(this.id);
+    this.#key = keyOf(keyIndex);
+    this.#identity = `${identityOf(keyIndex)}/128`;
+    this.#endpoint = endpointOf(index);
   }
 
   /** Its public key. */
   get key(): string {
-    return keyOf(this.keyIndex);
+    return this.#key;
   }
 
   /** Prefix of its identity. */
   get identity(): string {
-    return `${identityOf(this.keyIndex)}/128`;
+    return this.#identity;
   }
 
   /** Where others find it now. */
   get endpoint(): string {
-    return endpointOf(this.index, this.place);
+    return this.#endpoint;
   }
 
   /** Power on: the kernel is empty, files and database are as they were. */
@@ -151,6 +139,7 @@ export class SimServer {
           throw new Error("no event stream in the simulation");
         },
       },
+      mesh: this.kernel,
       files: {
         read: (path) => Promise.resolve(this.files.get(path)),
         replace: (path, text) => {
@@ -190,7 +179,7 @@ export class SimServer {
   #makeLoop(context: DaemonContext): DutyLoop {
     const topology = new TopologyDuty(context);
     const endpoints = new EndpointDuty(context);
-    const liveness = new LivenessDuty(context, this.#bind(), () => undefined);
+    const liveness = new LivenessDuty(context, this.#bind(), { wire: this.#cluster.wire });
     const heartbeat = new HeartbeatDuty(context, `host${this.index}`);
     const registry = new RegistryDuty(context);
     const collection = new CollectionDuty(context);
@@ -250,7 +239,7 @@ export class SimServer {
   /** The database is deleted; what others have comes back by gossip. */
   loseDatabase(): void {
     this.replica.clear();
-    this.#cluster.forgetSynced(this);
+    if (this.context) this.context.view.serverChanges += 1;
     this.context?.view.servers.clear();
     this.context?.view.containers.clear();
     this.dns.fill(this.replica, this.#cluster.clock.nowMs());
@@ -260,6 +249,7 @@ export class SimServer {
   /** It moves to another address, and its own daemon knows. */
   move(): void {
     this.place += 1;
+    this.#endpoint = endpointOf(this.index, this.place);
     if (!this.context) return;
     const config = { ...this.context.config, endpoints: [this.endpoint] };
     Object.assign(this.context, { config });
@@ -271,25 +261,35 @@ export class SimServer {
     if (this.replica.merge(change)) this.#show(change);
   }
 
+  /** The same, and its subscription tells of the row twice. */
+  mergeTwice(change: Change): void {
+    if (!this.replica.merge(change)) return;
+    this.#show(change);
+    this.#show(change);
+  }
+
   /** The subscription tells the daemon of a row. */
   #show(change: Change): void {
     const { context, replica } = this;
     if (!context || !this.isUp || change.table === "metadata") return;
-    this.dns.take(change, { replica, nowMs: this.#cluster.clock.nowMs() });
+    const { dns, id } = this;
+    const nowMs = this.#cluster.clock.nowMs();
     if (change.table === "containers") {
+      dns.take(change, { replica, nowMs, isBeat: false });
       if (change.value.row) context.view.containers.set(change.id, change.value.row);
       else context.view.containers.delete(change.id);
-      if (change.value.row?.serverId === this.id) context.wake("registry");
+      if (change.value.row?.serverId === id) context.wake("registry");
       return;
     }
-    const row = this.replica.servers.get(change.id)?.row;
+    const row = replica.servers.get(change.id)?.row;
     if (!row) return;
     const known = context.view.servers.get(change.id);
     context.view.servers.set(change.id, row);
-    if (!known || !isSameBut(known, row, "lastSeenMs")) {
-      for (const duty of ["topology", "memory", "farewell"]) context.wake(duty);
-      if (change.id === this.id) context.wake("heartbeat");
-    }
+    const isBeat = known !== undefined && isSameBut(known, row, "lastSeenMs");
+    dns.take(change, { replica, nowMs, isBeat });
+    if (isBeat) return;
+    context.view.serverChanges += 1;
+    for (const duty of ["topology", "heartbeat", "memory", "farewell"]) context.wake(duty);
   }
 
   /** What the operator (or a stranger) has this server write. */
@@ -308,10 +308,11 @@ export class SimServer {
   /** All that it had is gone; it comes back with another key, as after a reinstallation. */
   reinstall(keyIndex: number): void {
     this.keyIndex = keyIndex;
+    this.#key = keyOf(keyIndex);
+    this.#identity = `${identityOf(keyIndex)}/128`;
     this.kernel.load(this.key);
     this.files.clear();
     this.replica.clear();
-    this.#cluster.forgetSynced(this);
   }
 
   get #isRemoved(): boolean {

@@ -6,6 +6,8 @@ import { isOk } from "@jiji/core/runtime";
 import type { ClusterView } from "./state/cluster_view.ts";
 import type { HealthState } from "./engine/container_health.ts";
 import type { ObservedContainer } from "./engine/containers.ts";
+import type { Routes } from "./mesh/path_mtu.ts";
+import type { WireguardState } from "./mesh/wg_show.ts";
 import type { HostInterface } from "./mesh/own_addresses.ts";
 
 /** Files as a port. */
@@ -54,12 +56,21 @@ export interface DaemonFacts {
   networkRefused?: boolean;
 }
 
+/** What the kernel has of the mesh, as a port. */
+export interface MeshReader {
+  /** Undefined when the interface is missing. */
+  wireguard(): Promise<WireguardState | undefined>;
+  routes(): Promise<Routes>;
+}
+
 /** Everything a duty works with. */
 export interface DaemonContext {
   /** Replaced when this server changes its key. */
   config: ServerConfig;
   readonly clock: Clock;
   readonly process: Process;
+  /** Absent: the kernel is asked by commands. */
+  readonly mesh?: MeshReader;
   readonly files: Files;
   readonly api: CorrosionApi;
   readonly view: ClusterView;

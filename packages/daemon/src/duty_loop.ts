@@ -109,41 +109,49 @@ export class DutyLoop {
     const { clock, signal } = this.#options;
     const limit = new AbortController();
     const timer = new AbortController();
-    const late = clock.sleep(duty.timeoutMs, { signal: timer.signal }).then(() => {
-      const error = new Error(`${duty.name} took longer than ${duty.timeoutMs} ms`);
-      limit.abort(error);
-      throw error;
-    });
-    late.catch(() => undefined);
-    const stopped = new Promise<never>((_, reject) =>
-      signal.addEventListener("abort", () => reject(signal.reason), { signal: timer.signal })
+    const given = Promise.withResolvers<never>();
+    const giveUp = (reason: unknown) => {
+      limit.abort(reason);
+      given.reject(reason);
+    };
+    const onStop = () => giveUp(signal.reason);
+    signal.addEventListener("abort", onStop);
+    clock.sleep(duty.timeoutMs, { signal: timer.signal }).then(
+      () => giveUp(new Error(`${duty.name} took longer than ${duty.timeoutMs} ms`)),
+      () => undefined,
     );
-    const work = duty.run(AbortSignal.any([signal, limit.signal]));
+    given.promise.catch(() => undefined);
+    const work = duty.run(limit.signal);
     work.catch(() => undefined);
     try {
-      return await Promise.race([work, late, stopped]);
+      return await Promise.race([work, given.promise]);
     } catch (error) {
       // Never two runs of one duty: an overdue one has been told to stop and is waited for.
       if (!signal.aborted) await work.catch(() => undefined);
       throw error;
     } finally {
+      signal.removeEventListener("abort", onStop);
       timer.abort(OVER);
     }
   }
 
+  /** Until the pause is over, or a wake-up after the least gap between two runs. */
   async #rest(
     duty: Duty,
     o: { readonly startMs: number; readonly pauseMs: number },
   ): Promise<void> {
     const { clock, signal } = this.#options;
     const over = new AbortController();
-    const both = AbortSignal.any([signal, over.signal]);
-    const sleep = (ms: number) => clock.sleep(ms, { signal: both }).catch(() => undefined);
+    const stop = () => over.abort(OVER);
+    signal.addEventListener("abort", stop);
+    if (signal.aborted) stop();
+    const sleep = (ms: number) => clock.sleep(ms, { signal: over.signal }).catch(() => undefined);
     const wake = this.#wakes.get(duty.name)?.promise;
     await Promise.race([sleep(Math.max(o.pauseMs, 1)), wake]);
     const sinceMs = clock.monotonicMs() - o.startMs;
     const gapMs = Math.min(DUTY_GAP_MS, o.pauseMs) - sinceMs;
     if (gapMs > 0) await sleep(gapMs);
-    over.abort(OVER);
+    signal.removeEventListener("abort", stop);
+    stop();
   }
 }

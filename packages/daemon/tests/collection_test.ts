@@ -80,7 +80,7 @@ Deno.test("planHeartbeat(): the whole row when it differs, else the time, nothin
   const first = planHeartbeat(wanted, undefined);
   assert.ok(first.kind === "write" && first.statement[0].startsWith("INSERT"));
   const beat = planHeartbeat(wanted, present);
-  assert.ok(beat.kind === "write" && beat.statement[0].startsWith("UPDATE"));
+  assert.ok(beat.kind === "beat" && beat.statement[0].startsWith("UPDATE"));
   const changed = planHeartbeat(wanted, { ...present, endpoints: [] });
   assert.ok(changed.kind === "write" && changed.statement[0].startsWith("INSERT"));
   assert.equal(planHeartbeat(wanted, { ...present, removedAtMs: 1 }).kind, "standDown");

@@ -1,10 +1,17 @@
 import assert from "node:assert/strict";
-import { makeMeshSecret, meshSecretId, pairKey, parseMeshSecret } from "@jiji/core/cluster";
+import {
+  makeMeshSecret,
+  meshSecretId,
+  pairKey,
+  parseMeshSecret,
+  parsePeerSeeds,
+} from "@jiji/core/cluster";
 import { parseServerRow, serverCells } from "@jiji/core/corrosion";
 import { managementIp } from "@jiji/core/net";
 import { Secret } from "@jiji/core/runtime";
 import { tellDoc } from "../src/daemon_context.ts";
 import { HeartbeatDuty } from "../src/duties/heartbeat.ts";
+import { ownRow } from "../src/state/corrosion_client.ts";
 import { KeyChangeDuty } from "../src/duties/key_change.ts";
 import {
   changingBefore,
@@ -236,11 +243,14 @@ Deno.test("files: another key changes its two fields, and identities nothing but
 });
 
 Deno.test("planFollow(): seeds take over keys of rows, once", () => {
-  const seeds = JSON.stringify({ format: 1, peers: [peerSeed(2), peerSeed(3)] });
+  const seeds = [peerSeed(2), peerSeed(3)];
   const row = serverRow(2, { wireguardPubkey: key(22), managementIp: "fdcc::22" });
   const plan = planFollow(seeds, [row, serverRow(3)], []);
   assert.deepEqual([...plan.identities], [["fdcc::2", "fdcc::22"]]);
-  assert.equal(planFollow(plan.seeds ?? "", [row, serverRow(3)], []).seeds, undefined);
+  assert.equal(
+    planFollow(parsePeerSeeds(plan.seeds ?? ""), [row, serverRow(3)], []).seeds,
+    undefined,
+  );
   assert.equal(planFollow(seeds, [], []).seeds, undefined, "absence is no evidence");
 });
 
@@ -253,7 +263,7 @@ Deno.test("movedPeers(): who was heard with its next key is followed before its 
   assert.deepEqual(moved([wgPeer(key(2)), heard]), [
     { serverId: "s2", former: "fdcc::2", present: "fdcc::22" },
   ]);
-  const plan = planFollow("", [CHANGING], moved([wgPeer(key(2)), heard]));
+  const plan = planFollow([], [CHANGING], moved([wgPeer(key(2)), heard]));
   assert.deepEqual([...plan.identities], [["fdcc::2", "fdcc::22"]]);
 });
 
@@ -333,6 +343,34 @@ Deno.test("KeyChangeDuty: a file that holds no key is named, and nothing is chan
   process.on("wg pubkey", () => ({ exitCode: 1, stderr: "Key is not the correct length" }));
   await assert.rejects(duty.run(SIGNAL), /wireguard.key.next holds no WireGuard key/);
   assert.equal(process.commands("wg set").length, 0);
+});
+
+Deno.test("HeartbeatDuty: rows of others make nobody write; a beat that is due and a wrong row do", async () => {
+  const written: string[] = [];
+  const { context, clock } = setUp({
+    api: {
+      execute: (statements) => {
+        written.push(statements[0]?.[0].slice(0, 6) ?? "");
+        return Promise.resolve();
+      },
+      query: () => Promise.resolve([]),
+    },
+  });
+  const { view, config } = context;
+  view.filled.servers = true;
+  const duty = new HeartbeatDuty(context, "host1");
+  await duty.run();
+  const own = ownRow(config, { hostname: "host1", nowMs: clock.nowMs() });
+  view.servers.set(own.id, { ...own, removedAtMs: null });
+  view.servers.set("s2", serverRow(2));
+  assert.equal(await duty.run(), 10_000, "so long until the next beat");
+  assert.deepEqual(written, ["INSERT"]);
+  view.servers.set(own.id, { ...own, endpoints: [], removedAtMs: null });
+  await duty.run();
+  view.servers.set(own.id, { ...own, removedAtMs: null });
+  await clock.advance(10_000);
+  await duty.run();
+  assert.deepEqual(written, ["INSERT", "INSERT", "UPDATE"]);
 });
 
 Deno.test("HeartbeatDuty: a restarted daemon keeps in its row what no duty has looked at yet", async () => {

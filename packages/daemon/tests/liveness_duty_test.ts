@@ -42,7 +42,9 @@ function started() {
   const verdicts: string[] = [];
   const silent = () =>
     parseLiveness(made.files.texts.get(SERVER_PATHS.liveness) ?? "")?.silent.join();
-  const duty = new LivenessDuty(made.context, () => socket, () => verdicts.push(silent() ?? "?"));
+  const duty = new LivenessDuty(made.context, () => socket, {
+    onVerdict: () => verdicts.push(silent() ?? "?"),
+  });
   return { ...made, socket, duty, verdicts, silent };
 }
 
@@ -73,7 +75,9 @@ Deno.test("LivenessDuty: without a socket nobody is judged, and it is tried agai
     tries += 1;
     throw new Error("no such address");
   };
-  const duty = new LivenessDuty(context, bind, () => assert.fail("nobody was judged"));
+  const duty = new LivenessDuty(context, bind, {
+    onVerdict: () => assert.fail("nobody was judged"),
+  });
   for (let round = 1; round <= 6; round++) {
     assert.equal(await duty.run(), PROBE_EVERY_MS);
     assert.equal(tries, round);
@@ -95,7 +99,7 @@ Deno.test("LivenessDuty: a report that is being written is ended before the next
     },
   };
   const context = { ...made.context, files };
-  const duty = new LivenessDuty(context, () => made.socket, () => undefined);
+  const duty = new LivenessDuty(context, () => made.socket);
   const both = Promise.all([duty.run(), duty.run(), duty.run()]);
   await made.clock.advance(1_000);
   await both;

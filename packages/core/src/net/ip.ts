@@ -15,7 +15,8 @@ const REMEMBERED_MAX = 4_096;
 function remembered<Result>(work: (text: string) => Result): (text: string) => Result {
   const known = new Map<string, Result>();
   return (text) => {
-    if (known.has(text)) return known.get(text) as Result;
+    const before = known.get(text);
+    if (before !== undefined || known.has(text)) return before as Result;
     const result = work(text);
     if (known.size >= REMEMBERED_MAX) known.clear();
     if (text.length <= 64) known.set(text, result);
@@ -55,14 +56,14 @@ export function renderIpv4(address: number): string {
 }
 
 /** A network in CIDR notation, or undefined when `text` is not one or has host bits set. */
-export function parseCidr(text: string): Cidr | undefined {
+export const parseCidr: (text: string) => Cidr | undefined = remembered((text) => {
   const slash = text.indexOf("/");
   const base = slash < 0 ? undefined : parseIpv4(text.slice(0, slash));
   const length = text.slice(slash + 1);
   const prefix = /^\d{1,2}$/.test(length) ? Number(length) : Infinity;
   if (base === undefined || prefix > 32) return undefined;
   return base % 2 ** (32 - prefix) === 0 ? { base, prefix } : undefined;
-}
+});
 
 /** CIDR notation of a network. */
 export function renderCidr(cidr: Cidr): string {
@@ -169,11 +170,11 @@ const normalizeIpv6 = remembered((text) =>
 );
 
 /** Canonical text of an IPv4 or IPv6 prefix (a bare address counts as one host), or undefined. */
-export function normalizePrefix(text: string): string | undefined {
+export const normalizePrefix: (text: string) => string | undefined = remembered((text) => {
   const [address = "", length, ...rest] = text.trim().split("/");
   const ip = normalizeIp(address);
   if (ip === undefined || rest.length > 0) return undefined;
   const max = ip.includes(":") ? 128 : 32;
   if (length === undefined) return `${ip}/${max}`;
   return /^\d{1,3}$/.test(length) && Number(length) <= max ? `${ip}/${Number(length)}` : undefined;
-}
+});

@@ -148,7 +148,9 @@ function dutySet(context: DaemonContext): DutySet {
   const containers = new ContainersDuty(context, onHealth);
   const health = new HealthDuty(context, systemCheckNetwork, onHealth);
   const news = new NewsDuty(context, bindDatagram, serveNews);
-  const liveness = new LivenessDuty(context, bindDatagram, () => news.tellLiveness());
+  const liveness = new LivenessDuty(context, bindDatagram, {
+    onVerdict: () => news.tellLiveness(),
+  });
   const registry = new RegistryDuty(context, (rows, gone) => news.tell(rows, gone));
   const heartbeat = new HeartbeatDuty(context, Deno.hostname());
   const corrosion = new CorrosionDuty(context);

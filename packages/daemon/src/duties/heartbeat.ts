@@ -6,13 +6,17 @@ import type { DaemonContext } from "../daemon_context.ts";
 export class HeartbeatDuty {
   readonly #context: DaemonContext;
   readonly #hostname: string;
+  #wroteAtMs = -Infinity;
 
   constructor(context: DaemonContext, hostname: string) {
     this.#context = context;
     this.#hostname = hostname;
   }
 
-  /** One heartbeat; a removed server says so once and is silent. */
+  /**
+   * One heartbeat, when it is due or the row is wrong; a removed server says so once and is silent.
+   * Whoever wakes this duty because another's row has changed makes nobody write.
+   */
   async run(): Promise<number> {
     const { view, config, clock, api, facts, logger } = this.#context;
     if (!view.filled.servers) return 500;
@@ -41,7 +45,10 @@ export class HeartbeatDuty {
       return everyMs;
     }
     facts.standsDown = false;
+    const restMs = this.#wroteAtMs + everyMs - clock.monotonicMs();
+    if (plan.kind === "beat" && restMs > 0) return restMs;
     await api.execute([plan.statement]);
+    this.#wroteAtMs = clock.monotonicMs();
     return everyMs;
   }
 }

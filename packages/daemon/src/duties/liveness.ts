@@ -4,12 +4,12 @@ import { parseCidr, serverAddress } from "@jiji/core/net";
 import { messageOf } from "@jiji/core/runtime";
 import type { DaemonContext } from "../daemon_context.ts";
 import {
-  decodeProbe,
-  encodeProbe,
   LivenessTable,
   type Probe,
   PROBE_EVERY_MS,
+  PROBE_WIRE,
   type ProbeMessage,
+  type ProbeWire,
   SUSPECT_EVERY_MS,
 } from "../liveness/liveness_prober.ts";
 
@@ -17,6 +17,8 @@ import {
 const PASS_ON_MS = 120;
 /** News wait this long for more before everybody is judged anew, milliseconds. */
 const JUDGE_AFTER_MS = 100;
+/** While news keep coming they are passed on and judged this far apart at least, milliseconds. */
+const NEWS_GAP_MS = 400;
 
 /** A UDP socket as a port. */
 export interface DatagramSocket {
@@ -49,19 +51,32 @@ export class LivenessDuty {
   readonly #bind: BindDatagram;
   readonly #onVerdict: () => void;
   readonly #table: LivenessTable;
+  readonly #wire: ProbeWire;
   #socket: DatagramSocket | undefined;
   #silent = "";
   #peers: DaemonContext["facts"]["peers"] = [];
   #passing = false;
   #judging = false;
+  #judgedAtMs = -Infinity;
+  #passedAtMs = -Infinity;
+  /** What was found of round trips and losses in the last round, as text. */
+  #found = "";
   #roundAtMs = -Infinity;
   #writing: Promise<void> = Promise.resolve();
 
-  /** @param onVerdict called when a report was written that silences others than the one before. */
-  constructor(context: DaemonContext, bind: BindDatagram, onVerdict: () => void) {
+  /**
+   * @param o `onVerdict` is called when a report was written that silences others than the one
+   * before; `wire` is how messages become bytes, another one in simulations.
+   */
+  constructor(
+    context: DaemonContext,
+    bind: BindDatagram,
+    o: { readonly onVerdict?: () => void; readonly wire?: ProbeWire } = {},
+  ) {
     this.#context = context;
     this.#bind = bind;
-    this.#onVerdict = onVerdict;
+    this.#onVerdict = o.onVerdict ?? (() => undefined);
+    this.#wire = o.wire ?? PROBE_WIRE;
     this.#table = new LivenessTable(context.config.server_id);
   }
 
@@ -107,7 +122,7 @@ export class LivenessDuty {
   ): void {
     const { kind, address, seq } = message;
     const rumors = this.#table.rumors();
-    const bytes = encodeProbe({
+    const bytes = this.#wire.encode({
       kind,
       from: this.#context.config.server_id,
       seq,
@@ -146,7 +161,7 @@ export class LivenessDuty {
   async #receive(socket: DatagramSocket): Promise<void> {
     while (true) {
       const { bytes, hostname } = await socket.receive();
-      const message = decodeProbe(bytes);
+      const message = this.#wire.decode(bytes);
       if (!message || !this.#table.isPeer(message.from, hostname)) continue;
       await this.#take(socket, message, hostname);
     }
@@ -160,28 +175,38 @@ export class LivenessDuty {
     if (message.kind === "ping") this.#send(socket, { kind: "pong", address, seq: message.seq });
     const news = this.#table.take(message.rumors ?? [], { nowMs, wallMs: clock.nowMs() });
     if (news) this.#passOn(socket);
-    // Whoever is heard may have been silent: that is told at once, not with the next round.
+    // Whoever is heard may have been silent: that is told at once, not with the next round. Where
+    // many come and go it waits for those that come in the same moment.
     const wasSilent = this.#context.facts.silent.has(message.from);
-    if (wasSilent) await this.#judge().catch(() => undefined);
-    else if (news) this.#judgeSoon();
+    if (wasSilent && !this.#judging && nowMs - this.#judgedAtMs >= NEWS_GAP_MS) {
+      this.#judgedAtMs = nowMs;
+      await this.#judge().catch(() => undefined);
+    } else if (wasSilent || news) this.#judgeSoon();
   }
 
   /** News change the verdict now; what comes in the same moment is judged with it. */
   #judgeSoon(): void {
     if (this.#judging) return;
     this.#judging = true;
-    this.#context.clock.sleep(JUDGE_AFTER_MS).then(() => {
+    this.#context.clock.sleep(this.#pause(JUDGE_AFTER_MS, this.#judgedAtMs)).then(() => {
       this.#judging = false;
+      this.#judgedAtMs = this.#context.clock.monotonicMs();
       return this.#judge();
     }).catch(() => undefined);
+  }
+
+  /** How long news wait: a moment, or until the gap to those before them is over. */
+  #pause(leastMs: number, lastAtMs: number): number {
+    return Math.max(leastMs, lastAtMs + NEWS_GAP_MS - this.#context.clock.monotonicMs());
   }
 
   /** News go to the neighbours now; what comes in the same moment goes with it. */
   #passOn(socket: DatagramSocket): void {
     if (this.#passing) return;
     this.#passing = true;
-    this.#context.clock.sleep(PASS_ON_MS).then(() => {
+    this.#context.clock.sleep(this.#pause(PASS_ON_MS, this.#passedAtMs)).then(() => {
       this.#passing = false;
+      this.#passedAtMs = this.#context.clock.monotonicMs();
       for (const address of this.#table.neighbours()) {
         this.#send(socket, { kind: "news", address, seq: 0 });
       }
@@ -193,25 +218,28 @@ export class LivenessDuty {
     const said = this.#table.judge({ nowMs: clock.monotonicMs(), wallMs: clock.nowMs() });
     if (said && this.#socket) this.#passOn(this.#socket);
     // Between two rounds only a changed verdict is worth a file.
-    if (isRound || this.#table.silent.join() !== this.#silent) await this.#write();
+    const silent = this.#table.silent;
+    if (isRound || silent.join() !== this.#silent) await this.#write(silent, isRound);
   }
 
-  async #write(): Promise<void> {
+  async #write(servers: readonly string[], isRound: boolean): Promise<void> {
     const { files, clock, logger, facts, wake } = this.#context;
-    const report = {
-      ...this.#table.report(clock.nowMs()),
-      ...(facts.mtu && facts.mtu.size > 0 ? { mtu: Object.fromEntries(facts.mtu) } : {}),
-    };
-    const silent = report.silent.join();
+    if (isRound || this.#found === "") {
+      const { rtt_ms, loss } = this.#table.report(clock.nowMs());
+      const mtu = facts.mtu && facts.mtu.size > 0 ? Object.fromEntries(facts.mtu) : undefined;
+      this.#found = JSON.stringify({ rtt_ms, loss, ...(mtu ? { mtu } : {}) });
+    }
+    const verdict = { format: 1, written_at_ms: clock.nowMs(), silent: servers };
+    const text = `${JSON.stringify(verdict).slice(0, -1)},${this.#found.slice(1)}`;
+    const silent = servers.join();
     const isNew = silent !== this.#silent;
     if (isNew) {
-      logger.info("silent servers", { silent: report.silent });
+      logger.info("silent servers", { silent: servers });
       // It may be our own interface, a route or a peer that is gone.
       wake("topology");
     }
     this.#silent = silent;
-    facts.silent = new Set(report.silent);
-    const text = JSON.stringify(report);
+    if (isNew || facts.silent.size !== servers.length) facts.silent = new Set(servers);
     // A round and a message that was heard may write at the same time: one after the other.
     const writing = this.#writing.catch(() => undefined)
       .then(() => files.replace(SERVER_PATHS.liveness, text, { mode: 0o644 }));

@@ -67,10 +67,11 @@ export class MemoryDuty {
         servers: doubtful(input),
       });
     }
-    facts.removed = plan.removed;
     const text = renderRemovedServers(plan.removed);
     this.#text ??= await files.read(REMOVED_FILE) ?? renderRemovedServers([]);
-    if (text === this.#text) return;
+    // The same list stays the same object: others need not look at it again.
+    if (text === this.#text && facts.removed.length === plan.removed.length) return;
+    facts.removed = plan.removed;
     await files.replace(REMOVED_FILE, text, { mode: 0o600 });
     this.#text = text;
   }

@@ -34,7 +34,7 @@ import {
   withIdentities,
 } from "../mesh/key_change.ts";
 import { deadForMs, keysOf, type Sessions, watchSessions } from "../mesh/sessions.ts";
-import { planTopology, type Topology } from "../mesh/peer_reconciler.ts";
+import { type Membership, planTopology, type Topology } from "../mesh/peer_reconciler.ts";
 import { MeshKeys } from "./mesh_keys.ts";
 import { parseRoutes, type Routes } from "../mesh/path_mtu.ts";
 import { parseWgDump, type WireguardState } from "../mesh/wg_show.ts";
@@ -58,9 +58,10 @@ const GAP_PER_PEER_MS = 10;
 
 /** What WireGuard has now; undefined when the interface is missing. */
 export async function observeWireguard(
-  context: Pick<DaemonContext, "process">,
+  context: Pick<DaemonContext, "process" | "mesh">,
   signal?: AbortSignal,
 ): Promise<WireguardState | undefined> {
+  if (context.mesh) return await context.mesh.wireguard();
   const argv = ["wg", "show", MESH_INTERFACE, "dump"] as const;
   const result = await tryRun(context, argv, signal);
   if (isOk(result)) return parseWgDump(result.stdout);
@@ -78,6 +79,17 @@ class SeedFile {
     this.#text = text;
     return this.#peers;
   }
+
+  /** Peers of the text that was read or written last. */
+  get peers(): readonly PeerSeed[] {
+    return this.#peers;
+  }
+
+  /** This daemon has written the file itself. */
+  wrote(text: string, peers: readonly PeerSeed[]): void {
+    this.#text = text;
+    this.#peers = peers;
+  }
 }
 
 /** Keeps the mesh as rows, seeds and cache say. */
@@ -89,6 +101,14 @@ export class TopologyDuty {
   readonly #seeds = new SeedFile();
   readonly #cache = new SeedFile();
   #reported = "";
+  /** The last plan, and what it was made from. */
+  #last:
+    | {
+      readonly basis: readonly unknown[];
+      readonly holders: ReadonlySet<string>;
+      readonly topology: Topology;
+    }
+    | undefined;
   #sessions: Sessions = new Map();
   #next = { keys: "", sinceMs: 0 };
   #moved = { names: "", sinceMs: 0 };
@@ -111,7 +131,7 @@ export class TopologyDuty {
     const wireguard = await observeWireguard(context, signal);
     const known = await this.#membership();
     const holders = new Set(wireguard?.peers.map((peer) => peer.publicKey));
-    const topology = planTopology(context.config, known, holders);
+    const topology = this.#plan(known, holders);
     context.facts.peers = topology.peers;
     this.#report(topology);
     if (!wireguard) return await this.#restartMesh(signal);
@@ -142,6 +162,19 @@ export class TopologyDuty {
     return this.#pace(known.rows, topology.peers);
   }
 
+  /** The same as before while nothing has changed that it depends on. */
+  #plan(known: Membership, holders: ReadonlySet<string>): Topology {
+    const { config, view, facts } = this.#context;
+    const basis = [config, view.serverChanges, facts.removed, known.seeds, known.cache];
+    const last = this.#last;
+    const same = last !== undefined && basis.every((one, index) => one === last.basis[index]) &&
+      last.holders.size === holders.size && last.holders.isSubsetOf(holders);
+    if (same) return last.topology;
+    const topology = planTopology(config, known, holders);
+    this.#last = { basis, holders, topology };
+    return topology;
+  }
+
   async #apply(step: MeshStep, observed: MeshObserved, signal: AbortSignal): Promise<boolean> {
     const { files, logger } = this.#context;
     const pair = step.kind === "setPeer" && step.psk === "set"
@@ -168,7 +201,8 @@ export class TopologyDuty {
   /** Files of this server name the others' keys and identities, for a start without Corrosion. */
   async #follow(rows: readonly ServerRow[], moved: readonly Moved[]): Promise<void> {
     const { files, logger } = this.#context;
-    const plan = planFollow(await files.read(SERVER_PATHS.peerSeed) ?? "", rows, moved);
+    const seeds = this.#seeds.peersIn(await files.read(SERVER_PATHS.peerSeed) ?? "");
+    const plan = planFollow(seeds, rows, moved);
     if (plan.identities.size > 0) {
       const path = SERVER_PATHS.corrosionConfig;
       const text = await files.read(path);
@@ -213,7 +247,7 @@ export class TopologyDuty {
     if (next !== "" || (isDead && this.#context.facts.doc?.psk !== undefined)) return 5_000;
   }
 
-  async #membership() {
+  async #membership(): Promise<Membership> {
     const { files, view, facts } = this.#context;
     this.#cacheText ??= await files.read(PEER_CACHE_FILE) ?? "";
     return {
@@ -224,10 +258,13 @@ export class TopologyDuty {
   }
 
   async #remember(peers: readonly PeerSeed[]): Promise<void> {
+    // Most looks find the very peers that were written.
+    if (peers === this.#cache.peers) return;
     const text = renderPeerSeeds(peers);
     if (text === this.#cacheText) return;
     await this.#context.files.replace(PEER_CACHE_FILE, text, { mode: 0o600 });
     this.#cacheText = text;
+    this.#cache.wrote(text, peers);
   }
 
   async #restartMesh(signal: AbortSignal): Promise<number> {
@@ -242,7 +279,7 @@ export class TopologyDuty {
   }
 
   #report(topology: Topology): void {
-    const text = JSON.stringify(topology.conflicts);
+    const text = topology.conflicts.length > 0 ? JSON.stringify(topology.conflicts) : "";
     if (text !== this.#reported && topology.conflicts.length > 0) {
       this.#context.logger.error("servers claim what others have", {
         conflicts: topology.conflicts,
@@ -256,6 +293,7 @@ async function observeRoutes(
   context: DaemonContext,
   signal: AbortSignal,
 ): Promise<Routes> {
+  if (context.mesh) return await context.mesh.routes();
   const [four, six] = await Promise.all(
     ["-4", "-6"].map((family) =>
       mustRun(context, ["ip", family, "route", "show", "dev", MESH_INTERFACE], signal)

@@ -63,6 +63,15 @@ export function decodeProbe(bytes: Uint8Array): ProbeMessage | undefined {
   }
 }
 
+/** How messages become bytes. */
+export interface ProbeWire {
+  encode(message: Omit<ProbeMessage, "jiji">): Uint8Array<ArrayBuffer>;
+  decode(bytes: Uint8Array): ProbeMessage | undefined;
+}
+
+/** As they travel between real servers. */
+export const PROBE_WIRE: ProbeWire = { encode: encodeProbe, decode: decodeProbe };
+
 /** A server to probe. */
 export interface ProbeTarget {
   readonly serverId: string;
@@ -77,8 +86,10 @@ interface SentProbe {
 
 /** Probes that were given up and may still be answered. */
 const OVERDUE_KEPT = 4;
+const NO_PROBES: readonly SentProbe[] = [];
 
 interface PeerLiveness {
+  readonly serverId: string;
   address: string;
   /** Probed in every round: on the ring, or because it did not answer the sweep. */
   probed: "always" | "watched" | "swept";
@@ -118,6 +129,10 @@ export class LivenessTable {
   #peers = new Map<string, PeerLiveness>();
   /** Those that are probed in every round, whatever they answer. */
   #always: (readonly [id: string, peer: PeerLiveness])[] = [];
+  /** The others, by name: looked at in turns. */
+  #others: readonly PeerLiveness[] = [];
+  /** Those that missed a probe or have one out: all that a round must look at beside its own. */
+  readonly #open = new Map<string, PeerLiveness>();
   readonly #mill: RumorMill;
   #ring = new ProbeRing([]);
   #members = "";
@@ -136,7 +151,7 @@ export class LivenessTable {
     for (const { serverId, address } of targets) {
       const known = this.#peers.get(serverId);
       if (known) known.address = address;
-      else this.#peers.set(serverId, { ...NEW_PEER, address });
+      else this.#peers.set(serverId, { ...NEW_PEER, serverId, address });
     }
     const wanted = new Set(targets.map((target) => target.serverId));
     const members = [...wanted].sort().join(" ");
@@ -151,30 +166,33 @@ export class LivenessTable {
       else if (peer.probed === "always") peer.probed = "swept";
     }
     this.#always = [...this.#peers].filter(([, peer]) => peer.probed === "always");
+    this.#others = [...this.#peers.values()].filter((peer) => peer.probed !== "always");
+    for (const id of this.#open.keys()) if (!wanted.has(id)) this.#open.delete(id);
   }
 
   /** Counts what the last round left unanswered and gives the probes of the next. */
   nextRound(nowMs: number): Probe[] {
     this.#seq += 1;
     const probes: Probe[] = [];
-    const sweep = this.#sweep();
-    for (const [id, peer] of this.#peers) {
-      this.#countMiss(peer, nowMs);
-      if (peer.probed === "swept" && !sweep.has(id)) continue;
-      probes.push(this.#probe(peer, nowMs));
-    }
+    for (const peer of this.#open.values()) this.#countMiss(peer, nowMs);
+    const watched = [...this.#open.values()].filter((peer) => peer.probed === "watched");
+    for (const [, peer] of this.#always) probes.push(this.#probe(peer, nowMs));
+    for (const peer of [...watched, ...this.#sweep()]) probes.push(this.#probe(peer, nowMs));
     return probes;
   }
 
   #probe(peer: PeerLiveness, nowMs: number): Probe {
     peer.out = { seq: this.#seq, sentAtMs: nowMs };
     peer.answeredAtMs ??= nowMs;
+    this.#open.set(peer.serverId, peer);
     return { address: peer.address, seq: this.#seq };
   }
 
   /** Peers that have not answered yet and are not given up. */
   get hasSuspects(): boolean {
-    for (const [, peer] of this.#peers) if (peer.out && !peer.unanswering) return true;
+    for (const peer of this.#open.values()) {
+      if (peer.out && !peer.unanswering) return true;
+    }
     return false;
   }
 
@@ -182,7 +200,7 @@ export class LivenessTable {
   suspectRound(nowMs: number): Probe[] {
     this.#seq += 1;
     const probes: Probe[] = [];
-    for (const [, peer] of this.#peers) {
+    for (const peer of this.#open.values()) {
       if (peer.unanswering || !isOverdue(peer, nowMs)) continue;
       this.#countMiss(peer, nowMs);
       probes.push(this.#probe(peer, nowMs));
@@ -202,13 +220,13 @@ export class LivenessTable {
   }
 
   /** The few that are looked at in this round, in turns. */
-  #sweep(): ReadonlySet<string> {
-    if (this.#ring.isWhole) return new Set();
-    const rest = [...this.#peers].filter(([, peer]) => peer.probed === "swept");
-    const chosen = new Set<string>();
-    for (let count = 0; count < Math.min(SWEEP, rest.length); count++) {
-      this.#swept = (this.#swept + 1) % rest.length;
-      chosen.add(rest[this.#swept]![0]);
+  #sweep(): PeerLiveness[] {
+    const others = this.#others;
+    const chosen: PeerLiveness[] = [];
+    for (let tries = 0; tries < others.length && chosen.length < SWEEP; tries++) {
+      this.#swept = (this.#swept + 1) % others.length;
+      const peer = others[this.#swept]!;
+      if (peer.probed === "swept") chosen.push(peer);
     }
     return chosen;
   }
@@ -231,7 +249,8 @@ export class LivenessTable {
       const late = peer.overdue.find(({ seq }) => seq === message.seq);
       if (late) peer.rttMs = Math.max(0, o.nowMs - late.sentAtMs);
     }
-    peer.overdue = [];
+    if (!peer.out) this.#open.delete(peer.serverId);
+    peer.overdue = NO_PROBES;
     peer.heardAtMs = o.nowMs;
     peer.answeredAtMs = o.nowMs;
     peer.misses = 0;
@@ -261,8 +280,8 @@ export class LivenessTable {
     o: { readonly wallMs: number; readonly nowMs: number },
   ): boolean {
     if (this.#ring.isWhole) return false;
-    const known = rumors.filter(({ id }) => id === this.#self || this.#peers.has(id));
-    return this.#mill.take(known, o);
+    const isKnown = ({ id }: Rumor) => id === this.#self || this.#peers.has(id);
+    return this.#mill.take(rumors.every(isKnown) ? rumors : rumors.filter(isKnown), o);
   }
 
   /** Words for the next message. */
@@ -278,7 +297,7 @@ export class LivenessTable {
   /** Judges everyone anew; whether the own word changed, which is to be passed on. */
   judge(o: { readonly wallMs: number; readonly nowMs: number }): boolean {
     const silent = new Set<string>();
-    for (const [id, peer] of this.#peers) {
+    for (const [id, peer] of this.#open) {
       if (peer.probed !== "swept" && peer.unanswering) silent.add(id);
     }
     for (const id of this.#mill.accused) {
@@ -335,14 +354,14 @@ function byName([a]: readonly [string, unknown], [b]: readonly [string, unknown]
   return a < b ? -1 : 1;
 }
 
-const NEW_PEER: Omit<PeerLiveness, "address"> = {
+const NEW_PEER: Omit<PeerLiveness, "address" | "serverId"> = {
   probed: "swept",
   misses: 0,
   answeredAtMs: undefined,
   unanswering: false,
   rttMs: undefined,
   out: undefined,
-  overdue: [],
+  overdue: NO_PROBES,
   lostBits: 0,
   probes: 0,
   heardAtMs: -Infinity,

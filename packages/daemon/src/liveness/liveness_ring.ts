@@ -22,6 +22,8 @@ export class ProbeRing {
   readonly #order: readonly string[];
   readonly #place: ReadonlyMap<string, number>;
   readonly #distances: readonly number[];
+  /** Found once for each that is asked about. */
+  readonly #watchers = new Map<string, readonly string[]>();
 
   /** @param members every server, oneself included. */
   constructor(members: Iterable<string>) {
@@ -42,8 +44,12 @@ export class ProbeRing {
   }
 
   /** Who probes a server. */
-  watchersOf(id: string): string[] {
-    return this.#around(id, -1);
+  watchersOf(id: string): readonly string[] {
+    const known = this.#watchers.get(id);
+    if (known) return known;
+    const watchers = this.#around(id, -1);
+    this.#watchers.set(id, watchers);
+    return watchers;
   }
 
   #around(id: string, direction: 1 | -1): string[] {

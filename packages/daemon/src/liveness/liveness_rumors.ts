@@ -141,12 +141,16 @@ export class RumorMill {
       readonly heardAtMs: number;
     },
   ): boolean {
-    if ((this.#accusers.get(id)?.size ?? 0) < WITNESSES_MIN) return false;
-    const able = o.watchers.filter((watcher) => !o.silent.has(watcher));
-    const witnesses = able.filter((watcher) => {
+    const accusers = this.#accusers.get(id);
+    if (!accusers || accusers.size < WITNESSES_MIN) return false;
+    let [able, witnesses] = [0, 0];
+    for (const watcher of o.watchers) {
+      if (o.silent.has(watcher)) continue;
+      able += 1;
+      if (!accusers.has(watcher)) continue;
       const word = this.#heard.get(watcher);
-      return word !== undefined && word.atMs >= o.heardAtMs && word.silent.includes(id);
-    });
-    return witnesses.length >= Math.max(WITNESSES_MIN, Math.ceil(able.length * WITNESSES_SHARE));
+      if (word !== undefined && word.atMs >= o.heardAtMs) witnesses += 1;
+    }
+    return witnesses >= Math.max(WITNESSES_MIN, Math.ceil(able * WITNESSES_SHARE));
   }
 }

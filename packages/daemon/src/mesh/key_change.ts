@@ -1,6 +1,6 @@
 /** Changing a server's WireGuard key without losing the mesh. Pure. */
 import * as v from "valibot";
-import { parsePeerSeeds, type PeerSeed, renderPeerSeeds } from "@jiji/core/cluster";
+import { type PeerSeed, renderPeerSeeds } from "@jiji/core/cluster";
 import type { ServerRow } from "@jiji/core/corrosion";
 import { normalizeIp } from "@jiji/core/net";
 import { seedOf } from "./peer_reconciler.ts";
@@ -102,11 +102,10 @@ export interface FollowPlan {
  * heard with their next key: their rows may not come before this server finds them there.
  */
 export function planFollow(
-  seedText: string,
+  seeds: readonly PeerSeed[],
   rows: readonly ServerRow[],
   moved: readonly Moved[],
 ): FollowPlan {
-  const seeds = parsePeerSeeds(seedText);
   const live = new Map(
     rows.filter((row) => row.removedAtMs === null).map((row) => [row.id, row]),
   );

@@ -97,10 +97,15 @@ function withoutClaimedNext(
   return isTaken ? rest : peer;
 }
 
-/** The peer in a row. */
+/** Seeds made from rows: rows stay the same objects as long as nothing changes. */
+const seeds = new WeakMap<ServerRow, PeerSeed>();
+
+/** The peer in a row; the same object for the same row. */
 export function seedOf(row: ServerRow): PeerSeed {
+  const known = seeds.get(row);
+  if (known) return known;
   const { psk, next_key } = row.doc;
-  return {
+  const seed: PeerSeed = {
     server_id: row.id,
     public_key: row.wireguardPubkey,
     block: row.subnet,
@@ -109,6 +114,8 @@ export function seedOf(row: ServerRow): PeerSeed {
     ...(psk === undefined ? {} : { psk }),
     ...(next_key === undefined ? {} : { next_key }),
   };
+  seeds.set(row, seed);
+  return seed;
 }
 
 function goneKeys(

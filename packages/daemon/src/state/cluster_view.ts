@@ -38,6 +38,8 @@ export interface HeardHeartbeat {
 export class ClusterView {
   /** Servers by id, tombstones included. */
   readonly servers = new Map<string, ServerRow>();
+  /** Grows whenever the facts of a server change, not with heartbeats. */
+  serverChanges = 0;
   /** Containers by id. */
   readonly containers = new Map<string, ContainerRow>();
   /** Whether each table has been read whole. Before that, absence says nothing at all. */
@@ -71,7 +73,11 @@ export class ClusterView {
 
   /** Follows both tables until the signal aborts. */
   async follow(options: ClusterViewOptions): Promise<void> {
-    const { onServers, onContainers, ...rest } = options;
+    const { onContainers, ...rest } = options;
+    const onServers = () => {
+      this.serverChanges += 1;
+      options.onServers();
+    };
     const ports = { ...rest, subscribe: this.#watched(options.subscribe) };
     await Promise.all([
       followTable<ServerRow>({

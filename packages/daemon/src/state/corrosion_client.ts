@@ -66,7 +66,8 @@ export function ownRow(
 export type HeartbeatPlan =
   /** The operator removed this server: it says nothing more of itself. */
   | { readonly kind: "standDown" }
-  | { readonly kind: "write"; readonly statement: Statement };
+  /** The row is right; `beat` says that its server lives, which need not be said at once. */
+  | { readonly kind: "write" | "beat"; readonly statement: Statement };
 
 /** Writes the whole row when it differs from the one Corrosion has, else only the time. */
 export function planHeartbeat(
@@ -76,7 +77,7 @@ export function planHeartbeat(
   if (present && present.removedAtMs !== null) return { kind: "standDown" };
   const same = present !== undefined && facts(present) === facts(wanted);
   return {
-    kind: "write",
+    kind: same ? "beat" : "write",
     statement: same ? touchServer(wanted.id, wanted.lastSeenMs) : upsertServer(wanted),
   };
 }
