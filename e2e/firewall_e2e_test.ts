@@ -3,6 +3,26 @@ import assert from "node:assert/strict";
 import { CORROSION_API_PORT, DNS_STATUS_PORT } from "@jiji/core/cluster";
 import { chapter, Shop, spoken, tell } from "./shop.ts";
 
+/** Closes a host with its owner's own rules: nothing gets in but SSH, nothing passes through. */
+const CLOSED_BY_NFT = `table inet host
+flush table inet host
+table inet host {
+  chain input {
+    type filter hook input priority filter; policy drop;
+    ct state established,related accept
+    iifname "lo" accept
+    tcp dport 22 accept
+  }
+  chain forward { type filter hook forward priority filter; policy drop; }
+}`;
+const CLOSED_BY_IPTABLES = `for program in iptables ip6tables; do
+  $program -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+  $program -A INPUT -i lo -j ACCEPT
+  $program -A INPUT -p tcp --dport 22 -j ACCEPT
+  $program -P INPUT DROP
+done
+ip6tables -A INPUT -p ipv6-icmp -j ACCEPT`;
+
 /** A blip of one reload may last this long: the daemon looks every 5 s. */
 const HEAL_MS = 15_000;
 
@@ -72,10 +92,34 @@ Deno.test("firewalls: ufw on one server, firewalld on the other", async (t) => {
     },
   );
 
+  await chapter(t, "a host closed by its owner's own nftables and iptables is opened", async () => {
+    await lab.on("s1", ["ufw", "disable"]);
+    for (const [what, script] of [["nftables", CLOSED_BY_NFT], ["iptables", CLOSED_BY_IPTABLES]]) {
+      const apply = what === "nftables" ? `nft -f - <<'END'\n${script}\nEND` : script!;
+      // Twice: whoever loads the rules anew takes ours away.
+      for (const time of ["closed", "closed again"]) {
+        await lab.on("s1", ["sh", "-c", apply]);
+        const seconds = await Promise.all(
+          ["s1", "s2"].map((one) => shop.servesAgain(one, HEAL_MS)),
+        );
+        tell(`s1 ${time} by ${what}: pages again after ${seconds.join(" and ")} s`);
+        if (what === "iptables" && time === "closed") {
+          await lab.on("s1", ["iptables", "-F", "INPUT"]);
+        }
+      }
+    }
+    const status = await shop.jiji("network", "status");
+    assert.match(spoken(status), /all linked/);
+  });
+
   await chapter(t, "teardown closes what init opened", async () => {
+    const marked = "nft list ruleset; iptables-save; ip6tables-save";
+    assert.match(await lab.on("s1", ["sh", "-c", marked]), /comment "?jiji/);
+    await lab.on("s1", ["ufw", "--force", "enable"]);
     await shop.must("server", "teardown", "--all", "--yes");
     const ufw = await lab.on("s1", ["ufw", "status"]);
     assert.doesNotMatch(ufw, /31820|jiji/);
+    assert.doesNotMatch(await lab.on("s1", ["sh", "-c", marked]), /comment "?jiji/);
     const zones = await lab.on("s2", ["firewall-cmd", "--permanent", "--list-all-zones"]);
     assert.doesNotMatch(zones, /31820|jiji/);
   });
