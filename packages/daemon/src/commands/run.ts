@@ -19,6 +19,7 @@ import { BackupDuty } from "../duties/backup.ts";
 import { CollectionDuty } from "../duties/collection.ts";
 import { ContainersDuty, HealthDuty, RegistryDuty } from "../duties/containers.ts";
 import { CorrosionDuty } from "../duties/corrosion.ts";
+import { DnsWatchDuty } from "../duties/dns_watch.ts";
 import { FirewallDuty } from "../duties/firewall.ts";
 import { HeartbeatDuty } from "../duties/heartbeat.ts";
 import { KeyChangeDuty } from "../duties/key_change.ts";
@@ -154,6 +155,7 @@ function dutySet(context: DaemonContext): DutySet {
   const registry = new RegistryDuty(context, (rows, gone) => news.tell(rows, gone));
   const heartbeat = new HeartbeatDuty(context, Deno.hostname());
   const corrosion = new CorrosionDuty(context);
+  const dnsWatch = new DnsWatchDuty(context, bindDatagram);
   const proxy = new ProxyDuty(context);
   const collection = new CollectionDuty(context);
   const memory = new MemoryDuty(context);
@@ -183,6 +185,7 @@ function dutySet(context: DaemonContext): DutySet {
     duty("proxy", { everyMs: 2_000, timeoutMs: 60_000 }, (s) => proxy.run(s)),
     duty("collection", { everyMs: 60_000, timeoutMs: 30_000 }, () => collection.run()),
     duty("corrosion", { everyMs: 10_000, timeoutMs: 45_000 }, (s) => corrosion.run(s)),
+    duty("dns-watch", { everyMs: 5_000, timeoutMs: 30_000 }, (s) => dnsWatch.run(s)),
     duty("memory", { everyMs: 15_000, timeoutMs: 30_000 }, () => memory.run()),
     duty("farewell", { everyMs: 5_000, timeoutMs: 30_000 }, (s) => farewell.run(s)),
     duty("stand-down", { everyMs: 5_000, timeoutMs: 600_000 }, (s) => standDown.run(s)),

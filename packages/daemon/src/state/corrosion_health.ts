@@ -20,10 +20,13 @@ export const CORROSION_UNSEEN: CorrosionHealth = {
   restartedAtMs: undefined,
 };
 
-/** The state after a look, and whether to restart now. */
+/**
+ * The state after a look, and whether to restart now. The same patience is right for other programs
+ * that must answer, with a `silentMs` of their own.
+ */
 export function judgeCorrosion(
   state: CorrosionHealth,
-  look: { readonly answers: boolean; readonly nowMs: number },
+  look: { readonly answers: boolean; readonly nowMs: number; readonly silentMs?: number },
 ): { readonly state: CorrosionHealth; readonly restart: boolean } {
   if (look.answers) return { state: CORROSION_UNSEEN, restart: false };
   const silentSinceMs = state.silentSinceMs ?? look.nowMs;
@@ -31,7 +34,7 @@ export function judgeCorrosion(
     RESTART_PAUSE_MS.first * 2 ** Math.max(0, state.restarts - 1),
     RESTART_PAUSE_MS.max,
   );
-  const due = look.nowMs - silentSinceMs >= CORROSION_SILENT_MS &&
+  const due = look.nowMs - silentSinceMs >= (look.silentMs ?? CORROSION_SILENT_MS) &&
     (state.restartedAtMs === undefined || look.nowMs - state.restartedAtMs >= pauseMs);
   return {
     state: {

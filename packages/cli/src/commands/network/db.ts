@@ -87,6 +87,7 @@ export async function networkDbStats(options: CommonOptions, ports: Ports): Prom
   if (asked.answers.size === 0) {
     throw new JijiError(`no server could be asked\n  ${[...problems.values()].join("\n  ")}`);
   }
+  const isComplete = problems.size === 0;
   const removed = new Set([...asked.answers.values()].flatMap((one) => one.removed_servers));
   for (const name of removed) {
     if (asked.answers.has(name)) problems.set(name, "was removed: its state is its own");
@@ -95,22 +96,26 @@ export async function networkDbStats(options: CommonOptions, ports: Ports): Prom
   const view = compareStats(members);
   if (output.json) {
     return output.result({
-      in_step: view.differences.length === 0,
+      in_step: isComplete && view.differences.length === 0,
       servers: Object.fromEntries(asked.answers),
       differences: view.differences,
       problems: Object.fromEntries(problems),
     });
   }
-  showStats(context, view, problems);
+  const word = view.differences.length > 0
+    ? "state NOT in step"
+    : isComplete
+    ? "state in step"
+    : "not all servers told";
+  showStats(context, view, { problems, word });
 }
 
 function showStats(
   context: CommandContext,
   view: StatsView,
-  problems: ReadonlyMap<string, string>,
+  { problems, word }: { readonly problems: ReadonlyMap<string, string>; readonly word: string },
 ): void {
   const { output } = context;
-  const word = view.differences.length === 0 ? "state in step" : "state NOT in step";
   output.line(headline(context, word));
   output.line();
   renderTable(view.header, view.rows, { right: view.right }).forEach((line) => output.line(line));

@@ -55,7 +55,8 @@ export async function networkDns(
       problems: Object.fromEntries(problems),
     });
   }
-  const all = reports.size;
+  // "All" is no word for those that did not say anything.
+  const all = context.hosts.size + context.unreachable.size;
   const rows = groupNames(reports).map((row) => [
     row.name,
     `${row.healthy}/${row.total}`,
