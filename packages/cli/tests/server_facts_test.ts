@@ -44,6 +44,13 @@ const TEXT = `motd that somebody's shell prints
 @address jiji0 10.210.0.1/32
 @address eth1 fe80::1/64
 @address eth2 not-an-address
+@route default via 203.0.113.1 dev eth0 proto dhcp src 203.0.113.11 metric 100
+@route 203.0.113.0/24 dev eth0 proto kernel scope link src 203.0.113.11
+@route 172.17.0.0/16 dev docker0 proto kernel scope link src 172.17.0.1 linkdown
+@route 10.210.1.0/24 dev jiji0 scope link src 10.210.0.1 mtu 1440
+@route 10.210.0.0/24 dev jiji-br0 proto kernel scope link src 10.210.0.1
+@route 10.9.8.7 via 203.0.113.1 dev eth0
+@route blackhole 192.0.2.0/24
 @future something new
 `;
 
@@ -57,6 +64,11 @@ Deno.test("parseServerFacts(): everything the script tells", () => {
   assert.deepEqual([...facts.tools], ["wg", "wg-quick"]);
   assert.equal(facts.kernelWireguard, true);
   assert.equal(facts.userExists, true);
+  assert.deepEqual(facts.routes.map((one) => `${one.network} ${one.device}`), [
+    "203.0.113.0/24 eth0",
+    "172.17.0.0/16 docker0",
+    "10.9.8.7/32 eth0",
+  ]);
   assert.deepEqual(facts.firewall, {
     name: "ufw",
     zone: "",

@@ -20,6 +20,7 @@ import {
 } from "../src/lib/network/server_plan.ts";
 import { stepDetail } from "../src/lib/network/server_steps.ts";
 
+const CLUSTER = parseCidr("10.210.0.0/16")!;
 const BINARIES = new Map([["corrosion", "a"], ["jiji-dns", "b"], ["jiji-daemon", "c"]] as const);
 
 function facts(changes: Partial<ServerFacts> = {}): ServerFacts {
@@ -206,9 +207,22 @@ Deno.test("planConfiguration(): the peer seed is written once and then left alon
   ]);
 });
 
+Deno.test("findServerProblem(): a network that the server uses already is not the cluster's", () => {
+  const route = (network: string, device = "eth1") => ({ routes: [{ network, device }] });
+  const problem = (changes: Partial<ServerFacts>) =>
+    findServerProblem(facts(changes), { engine: "docker", clusterCidr: CLUSTER })?.message;
+  const used = "it uses part of 10.210.0.0/16 already: ";
+  assert.equal(problem(route("10.210.0.0/16")), `${used}10.210.0.0/16 on eth1`);
+  assert.equal(problem(route("10.210.7.0/24", "docker0")), `${used}10.210.7.0/24 on docker0`);
+  assert.equal(problem(route("10.210.7.9/32", "")), `${used}10.210.7.9/32`);
+  assert.equal(problem({ addresses: ["2001:db8::7", "10.210.0.5"] }), `${used}10.210.0.5`);
+  assert.equal(problem(route("10.0.0.0/8")), undefined, "a wider one is no clash");
+  assert.equal(problem(route("10.211.0.0/24")), undefined);
+});
+
 Deno.test("findServerProblem(): says what stops a server before anything is changed", () => {
   const problem = (changes: Partial<ServerFacts>, engine: "docker" | "podman" = "docker") =>
-    findServerProblem(facts(changes), engine)?.message;
+    findServerProblem(facts(changes), { engine, clusterCidr: CLUSTER })?.message;
   assert.equal(problem({}), undefined);
   assert.equal(problem({ systemd: false }), "systemd does not run there");
   assert.equal(problem({ machine: "riscv64" }), "its processor is riscv64");

@@ -139,7 +139,7 @@ async function observe(target: BootstrapTarget, options: BootstrapOptions): Prom
   const run: Progress = { target, facts: NO_FACTS, steps: [], error: undefined };
   await forEach([run], async () => {
     run.facts = await observeFacts(target, options);
-    const problem = findServerProblem(run.facts, options.settings.engine);
+    const problem = findServerProblem(run.facts, options.settings);
     if (problem) throw new JijiError(`${target.name}: ${problem.message}`, { hint: problem.hint });
   });
   return run;

@@ -1,6 +1,9 @@
 import {
+  CONTAINER_BRIDGE,
   isInternalInterface,
+  MESH_INTERFACE,
   normalizeIp,
+  parseCidr,
   parseMeshSecret,
   parseServerConfig,
   Secret,
@@ -27,6 +30,13 @@ export interface UnitFact {
   readonly active: boolean;
   /** Unix seconds of the last start, 0 when it never was. */
   readonly startedAtSeconds: number;
+}
+
+/** A network that a server routes somewhere. */
+export interface RouteFact {
+  /** CIDR notation. */
+  readonly network: string;
+  readonly device: string;
 }
 
 /** What one round trip tells of a server. */
@@ -57,6 +67,8 @@ export interface ServerFacts {
   readonly publicKey: string | undefined;
   /** Global addresses of the server's own interfaces, canonical, without container and mesh ones. */
   readonly addresses: readonly string[];
+  /** Networks that it has routes to already, without those of mesh and bridge and the default. */
+  readonly routes: readonly RouteFact[];
   /** Server's clock minus ours, milliseconds, as seen over the connection. */
   readonly clockSkewMs: number;
 }
@@ -133,6 +145,7 @@ fi
 ip -o addr show scope global 2>/dev/null | while read -r _ dev _ addr _; do
   say address "$dev $addr"
 done
+ip -4 route show table main 2>/dev/null | while read -r route; do say route "$route"; done
 `;
 
 /**
@@ -169,6 +182,7 @@ export function parseServerFacts(text: string, nowMs: number): ServerFacts {
     bootstrap: parseBootstrap(first("bootstrap")),
     publicKey: first("public_key") || undefined,
     addresses: (lines.get("address") ?? []).flatMap(parseAddress),
+    routes: (lines.get("route") ?? []).flatMap(parseRoute),
     clockSkewMs: Number(first("clock") ?? nowMs) - nowMs,
   };
 }
@@ -223,4 +237,13 @@ function parseAddress(line: string): string[] {
   const [device = "", prefix = ""] = line.split(" ");
   const ip = normalizeIp(prefix.split("/")[0] ?? "");
   return ip === undefined || isInternalInterface(device) || ip.startsWith("fe80:") ? [] : [ip];
+}
+
+/** A line of `ip route`: `172.17.0.0/16 dev docker0 proto kernel …`. Source: ip-route(8). */
+function parseRoute(line: string): RouteFact[] {
+  const first = line.split(" ")[0] ?? "";
+  const network = first.includes("/") ? first : `${first}/32`;
+  const device = / dev (\S+)/.exec(line)?.[1] ?? "";
+  const isOurs = device === MESH_INTERFACE || device === CONTAINER_BRIDGE;
+  return isOurs || parseCidr(network) === undefined ? [] : [{ network, device }];
 }

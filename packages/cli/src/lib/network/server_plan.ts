@@ -1,7 +1,16 @@
-import { type Argv, assertNever, SERVER_PATHS, SERVER_UNITS } from "@jiji/core";
+import {
+  type Argv,
+  assertNever,
+  type Cidr,
+  cidrHas,
+  parseCidr,
+  renderCidr,
+  SERVER_PATHS,
+  SERVER_UNITS,
+} from "@jiji/core";
 import type { EngineName } from "../engine/engine_commands.ts";
 import { type ManagedFile, UNIT_PATHS } from "./server_files.ts";
-import type { ServerFacts } from "./server_facts.ts";
+import { isMember, type ServerFacts } from "./server_facts.ts";
 import { type FirewallName, planHostFirewall } from "./host_firewall.ts";
 
 /** Executables that a server gets from us. */
@@ -50,7 +59,7 @@ export interface ServerProblem {
 /** What stops a server before anything is changed on it; undefined when nothing does. */
 export function findServerProblem(
   facts: ServerFacts,
-  engine: EngineName,
+  { engine, clusterCidr }: { readonly engine: EngineName; readonly clusterCidr: Cidr },
 ): ServerProblem | undefined {
   if (!facts.systemd) {
     return {
@@ -79,7 +88,26 @@ export function findServerProblem(
       hint: `upgrade it to ${minMajor}.${minMinor} or later`,
     };
   }
-  return undefined;
+  return isMember(facts) ? undefined : findClash(facts, clusterCidr);
+}
+
+/**
+ * The cluster's network must be free on every server: a block's route would lead what is there now
+ * into the mesh. A wider network around it (that of a VPC) is no clash, since blocks go before it.
+ */
+function findClash(facts: ServerFacts, clusterCidr: Cidr): ServerProblem | undefined {
+  const isWithin = (network: Cidr | undefined) =>
+    network !== undefined && network.prefix >= clusterCidr.prefix &&
+    cidrHas(clusterCidr, network.base);
+  const route = facts.routes.find(({ network }) => isWithin(parseCidr(network)));
+  const address = facts.addresses.find((ip) => isWithin(parseCidr(`${ip}/32`)));
+  const found = route
+    ? `${route.network}${route.device === "" ? "" : ` on ${route.device}`}`
+    : address;
+  return found === undefined ? undefined : {
+    message: `it uses part of ${renderCidr(clusterCidr)} already: ${found}`,
+    hint: "set network.cluster_cidr to a private network that no server uses",
+  };
 }
 
 function missingTools(facts: ServerFacts, engine: EngineName): string[] {
