@@ -160,6 +160,9 @@ export class BareServer implements RemoteHost {
       case `${SERVER_PATHS.bin}/jiji-daemon`:
         if (args[0] === "status") return JSON.stringify(this.status());
         if (args.join(" ") === "servers add") return this.#addServer(stdin);
+        if (/^servers remove \S+( --at-ms \d+)?$/.test(args.join(" "))) {
+          return this.#removeServer(args[2]!, Number(args[4] ?? 1_764_000_000_123));
+        }
     }
     return this.files.has(program) && args.join(" ") === "--version" ? "1\n" : undefined;
   }
@@ -242,6 +245,14 @@ export class BareServer implements RemoteHost {
       removedAtMs: null,
     });
     return "";
+  }
+
+  #removeServer(id: string, atMs: number): string {
+    const row = this.cluster.rows.get(id)!;
+    const removedAtMs = row.removedAtMs ?? atMs;
+    this.cluster.rows.set(id, { ...row, removedAtMs });
+    const removed = row.removedAtMs === null ? id : null;
+    return JSON.stringify({ removed, removed_at_ms: removedAtMs });
   }
 
   /** What its daemon reports. */

@@ -3,6 +3,7 @@ import { Command, InvalidArgumentError, Option } from "@commander-js/extra-typin
 import {
   CORROSION_API_PORT,
   parseServerConfig,
+  type RemovalReport,
   SERVER_PATHS,
   type ServerConfig,
 } from "@jiji/core/cluster";
@@ -24,6 +25,11 @@ const STDIN_BYTES_MAX = 65_536;
 
 function parseMs(text: string): number {
   if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError("write milliseconds.");
+  return Number(text);
+}
+
+function parseInstantMs(text: string): number {
+  if (!/^[1-9]\d{11,13}$/.test(text)) throw new InvalidArgumentError("write Unix milliseconds.");
   return Number(text);
 }
 
@@ -171,10 +177,24 @@ const add = command("add")
 const remove = command("remove")
   .description("mark a server as removed; the others drop it from their mesh")
   .argument("<server>", "its name")
+  .option(
+    "--at-ms <ms>",
+    "when, Unix ms, as another member was told (default: now)",
+    parseInstantMs,
+  )
   .action(async (id, options) => {
     const { removeServer } = await import("./commands/servers.ts");
-    const removed = await removeServer(id, { api: await openApi(options), clock: systemClock });
-    print(JSON.stringify({ removed: removed ? id : null }));
+    const { systemFiles } = await import("./system_files.ts");
+    const { removedAtMs, wasMember } = await removeServer({ id, atMs: options.atMs }, {
+      api: await openApi(options),
+      clock: systemClock,
+      files: systemFiles,
+    });
+    const report: RemovalReport = {
+      removed: wasMember ? id : null,
+      removed_at_ms: removedAtMs,
+    };
+    print(JSON.stringify(report));
   });
 
 const list = command("list")

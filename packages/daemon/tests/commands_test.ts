@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { parseServerStatus } from "@jiji/core/cluster";
+import { parseServerStatus, renderPeerSeeds, SERVER_PATHS } from "@jiji/core/cluster";
 import { corrosionHttpApi } from "@jiji/core/corrosion";
 import { systemClock } from "@jiji/core/runtime";
 import { FakeCorrosion, FakeProcess, SimClock } from "@jiji/core/testing";
@@ -11,6 +11,8 @@ import {
   removeServer,
 } from "../src/commands/servers.ts";
 import { collectStatus, renderStatus } from "../src/commands/status.ts";
+import { PEER_CACHE_FILE } from "../src/duties/topology.ts";
+import { REMOVED_FILE, renderRemovedServers, rowOfSeed } from "../src/state/removed_servers.ts";
 import { FakeFiles, key, NO_API, peerSeed, serverConfig, serverRow } from "./builders.ts";
 
 function statusProcess(): FakeProcess {
@@ -66,16 +68,42 @@ const NEWCOMER = JSON.stringify({ ...peerSeed(3), hostname: "three" });
 Deno.test("removeServer(): once, by its name, and adding it again takes it back", async () => {
   await using fake = new FakeCorrosion();
   const api = corrosionHttpApi(fake.address);
-  const ports = { api, clock: systemClock };
+  const ports = { api, clock: systemClock, files: new FakeFiles() };
   await addServer(serverRow(2), ports);
-  assert.equal(await removeServer("s2", ports), true);
-  const [removed] = await listServers(api);
-  assert.notEqual(removed?.removedAtMs, null);
-  assert.equal(await removeServer("s2", ports), false, "the first moment stays");
-  assert.equal((await listServers(api))[0]?.removedAtMs, removed?.removedAtMs);
+  const atMs = 1_700_000_000_000;
+  const first = { removedAtMs: atMs, wasMember: true };
+  assert.deepEqual(await removeServer({ id: "s2", atMs }, ports), first);
+  assert.equal((await listServers(api))[0]?.removedAtMs, atMs);
+  const again = { removedAtMs: atMs, wasMember: false };
+  assert.deepEqual(await removeServer({ id: "s2" }, ports), again, "the first moment stays");
+  assert.equal((await listServers(api))[0]?.removedAtMs, atMs);
   await addServer(serverRow(2), ports);
   assert.equal((await listServers(api))[0]?.removedAtMs, null);
-  await assert.rejects(removeServer("s9", ports), /no server s9/);
+  await assert.rejects(removeServer({ id: "s9" }, ports), /no server s9/);
+});
+
+Deno.test("removeServer(): also one of which only the peer files tell", async () => {
+  await using fake = new FakeCorrosion();
+  const api = corrosionHttpApi(fake.address);
+  const files = new FakeFiles();
+  const ports = { api, clock: systemClock, files };
+  files.texts.set(
+    SERVER_PATHS.peerSeed,
+    renderPeerSeeds([{ ...peerSeed(3), block: "10.210.9.0/24" }]),
+  );
+  files.texts.set(PEER_CACHE_FILE, renderPeerSeeds([peerSeed(3), peerSeed(4)]));
+  assert.equal((await removeServer({ id: "s3", atMs: 7 }, ports)).wasMember, true);
+  const [row] = await listServers(api);
+  const seed = peerSeed(3);
+  assert.deepEqual(
+    [row?.id, row?.removedAtMs, row?.subnet, row?.wireguardPubkey, row?.managementIp],
+    ["s3", 7, seed.block, seed.public_key, seed.management_ip],
+    "as it was heard of last",
+  );
+  files.texts.set(REMOVED_FILE, renderRemovedServers([rowOfSeed(peerSeed(4), 5)]));
+  const removed = { removedAtMs: 5, wasMember: false };
+  assert.deepEqual(await removeServer({ id: "s4" }, ports), removed, "it was removed before");
+  assert.equal((await listServers(api)).length, 1);
 });
 
 Deno.test("addServer(): writes the row, also again after a removal", async () => {

@@ -26,7 +26,7 @@ import {
   SELECT_REVIVALS,
   withRemembered,
 } from "../src/state/removed_servers.ts";
-import { container, key, peerSeed, serverRow, setUp } from "./builders.ts";
+import { container, FakeFiles, key, peerSeed, serverRow, setUp } from "./builders.ts";
 
 const REMOVED = serverRow(3, { removedAtMs: 7_000 });
 const SIGNAL = new AbortController().signal;
@@ -257,7 +257,7 @@ Deno.test("addServer(): says that it took back a removal", async () => {
   const ports = { api: corrosionHttpApi(fake.address), clock: systemClock };
   await addServer(serverRow(3), ports);
   assert.equal(parseRevivals(await ports.api.query(SELECT_REVIVALS)).size, 0);
-  await removeServer("s3", ports);
+  await removeServer({ id: "s3" }, { ...ports, files: new FakeFiles() });
   const removedAtMs = (await listServers(ports.api))[0]?.removedAtMs;
   await addServer(serverRow(3), ports);
   assert.deepEqual(parseRevivals(await ports.api.query(SELECT_REVIVALS)).get("s3"), [removedAtMs]);

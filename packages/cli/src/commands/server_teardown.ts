@@ -141,7 +141,8 @@ async function announce(context: CommandContext, plans: readonly TeardownPlan[])
     leaves && config ? [{ host: context.hosts.get(server)!, serverId: config.server_id }] : []
   );
   if (leaving.length === 0) return;
-  await announceLeaving(leaving, context.witnesses);
+  const late = await announceLeaving(leaving, context.witnesses);
+  late.forEach((text) => context.output.warn(text));
   const names = leaving.map(({ serverId }) => serverId).join(", ");
   await Promise.all(context.witnesses.map((witness) =>
     auditOrWarn(context, witness, {

@@ -1,6 +1,6 @@
 /** `jiji-daemon servers`: adding a server to the cluster and listing those it has. */
 import * as v from "valibot";
-import { blockHolders, parsePeerSeeds } from "@jiji/core/cluster";
+import { blockHolders, parsePeerSeeds, type PeerSeed, SERVER_PATHS } from "@jiji/core/cluster";
 import {
   type CorrosionApi,
   parseServerRow,
@@ -10,7 +10,16 @@ import {
   tombstoneServer,
   upsertServer,
 } from "@jiji/core/corrosion";
-import { parseRevivals, recordRevival, SELECT_REVIVALS } from "../state/removed_servers.ts";
+import type { Files } from "../daemon_context.ts";
+import { PEER_CACHE_FILE } from "../duties/topology.ts";
+import {
+  parseRemovedServers,
+  parseRevivals,
+  recordRevival,
+  REMOVED_FILE,
+  rowOfSeed,
+  SELECT_REVIVALS,
+} from "../state/removed_servers.ts";
 import { cidrsOverlap, normalizeIp, parseCidr, serverAddress } from "@jiji/core/net";
 import { type Clock, JijiError, UsageError, waitFor } from "@jiji/core/runtime";
 
@@ -102,25 +111,42 @@ export async function addServer(
 }
 
 /**
- * Marks a server as removed, on the operator's word: the others drop it from their mesh.
+ * Marks a server as removed, on the operator's word: the others drop it from their mesh. One that has
+ * no row, because every database was lost while it was off, gets one from what peers remember of it.
  *
- * @returns whether it was a member until now.
+ * @param removal the moment, Unix ms; now unless another member was told before.
+ * @returns when it was removed, Unix ms, and whether it was a member until now.
  * @throws {UsageError} when no server has this name; {JijiError} when it cannot be read back.
  */
 export async function removeServer(
-  id: string,
-  ports: { readonly api: CorrosionApi; readonly clock: Clock },
-): Promise<boolean> {
-  const row = (await listServers(ports.api)).find((one) => one.id === id);
+  removal: { readonly id: string; readonly atMs?: number | undefined },
+  ports: { readonly api: CorrosionApi; readonly clock: Clock; readonly files: Files },
+): Promise<{ readonly removedAtMs: number; readonly wasMember: boolean }> {
+  const { id, atMs = ports.clock.nowMs() } = removal;
+  const written = (await listServers(ports.api)).find((one) => one.id === id);
+  const row = written ?? await rememberedServer(id, ports.files);
   if (row === undefined) throw new UsageError(`the cluster has no server ${id}`);
-  if (row.removedAtMs !== null) return false;
-  await ports.api.execute([tombstoneServer(id, ports.clock.nowMs())]);
+  if (row.removedAtMs !== null) return { removedAtMs: row.removedAtMs, wasMember: false };
+  await ports.api.execute([...(written ? [] : [upsertServer(row)]), tombstoneServer(id, atMs)]);
   const shown = await waitFor(async () => {
     const now = (await listServers(ports.api)).find((one) => one.id === id);
-    return now?.removedAtMs === null ? undefined : now;
+    return now?.removedAtMs ?? undefined;
   }, { clock: ports.clock, timeoutMs: SHOWN_TIMEOUT_MS, everyMs: 50 });
   if (!shown) throw new JijiError(`corrosion was told that ${id} left but does not show it`);
-  return true;
+  return { removedAtMs: shown, wasMember: true };
+}
+
+/** A server without a row, by the daemon's own files: that it was removed, or how peers reach it. */
+async function rememberedServer(id: string, files: Files): Promise<ServerRow | undefined> {
+  const removed = parseRemovedServers(await files.read(REMOVED_FILE) ?? "");
+  const seed = (await readPeerFiles(files)).findLast((one) => one.server_id === id);
+  return removed.find((one) => one.id === id) ?? (seed && rowOfSeed(seed, null));
+}
+
+/** Peers in the daemon's files; what was learned last comes last. */
+export async function readPeerFiles(files: Files): Promise<PeerSeed[]> {
+  const texts = await Promise.all([files.read(SERVER_PATHS.peerSeed), files.read(PEER_CACHE_FILE)]);
+  return texts.flatMap((text) => parsePeerSeeds(text ?? ""));
 }
 
 /** Every server's row, tombstones included; malformed ones are left out. */

@@ -7,7 +7,6 @@ import {
   MESH_INTERFACE,
   parseDaemonReport,
   parseLiveness,
-  parsePeerSeeds,
   type PeerStatus,
   SERVER_PATHS,
   SERVER_UNITS,
@@ -27,7 +26,8 @@ import {
 import { parseCidr, serverAddress } from "@jiji/core/net";
 import { type Clock, messageOf, type Process, VERSION } from "@jiji/core/runtime";
 import type { Files } from "../daemon_context.ts";
-import { observeWireguard, PEER_CACHE_FILE } from "../duties/topology.ts";
+import { observeWireguard } from "../duties/topology.ts";
+import { readPeerFiles } from "./servers.ts";
 import { seedOf } from "../mesh/peer_reconciler.ts";
 import type { WireguardPeer, WireguardState } from "../mesh/wg_show.ts";
 
@@ -80,7 +80,7 @@ export async function collectStatus(ports: StatusPorts): Promise<ServerStatus> {
     ),
     attempt("wireguard", () => observeWireguard(ports)),
     attempt("systemctl", () => unitStates(ports.process)),
-    attempt("peer files", () => knownSeeds(ports.files)),
+    attempt("peer files", () => readPeerFiles(ports.files)),
     attempt("liveness", () => ports.files.read(SERVER_PATHS.liveness)),
     // Whether it runs at all shows in its units and its liveness report.
     ports.config ? ports.askDaemon(ports.config).catch(() => null) : null,
@@ -183,11 +183,6 @@ async function unitStates(process: Process): Promise<Record<string, string>> {
     throw new Error(result.stderr.trim() || "unexpected output");
   }
   return Object.fromEntries(units.map((unit, index) => [unit, states[index] ?? "unknown"]));
-}
-
-async function knownSeeds(files: Files) {
-  const texts = await Promise.all([files.read(SERVER_PATHS.peerSeed), files.read(PEER_CACHE_FILE)]);
-  return texts.flatMap((text) => parsePeerSeeds(text ?? ""));
 }
 
 /** The status for a person. */

@@ -3,7 +3,7 @@
  * databases takes one of them back. Pure.
  */
 import * as v from "valibot";
-import { parsePeerSeeds, SERVER_PATHS } from "@jiji/core/cluster";
+import { parsePeerSeeds, type PeerSeed, SERVER_PATHS } from "@jiji/core/cluster";
 import {
   type ServerRow,
   type Statement,
@@ -41,21 +41,24 @@ export function parseRemovedServers(text: string): ServerRow[] {
   if (!parsed.success) return [];
   return parsed.output.servers.flatMap(({ removed_at_ms: removedAtMs, ...rest }) => {
     const seed = parsePeerSeeds(JSON.stringify({ format: 1, peers: [rest] }))[0];
-    const block = seed && parseCidr(seed.block);
-    if (!seed || !block) return [];
-    return [{
-      id: seed.server_id,
-      hostname: "",
-      subnet: seed.block,
-      wireguardIp: serverAddress(block),
-      wireguardPubkey: seed.public_key,
-      managementIp: seed.management_ip,
-      endpoints: seed.endpoints,
-      lastSeenMs: 0,
-      doc: seed.psk === undefined ? {} : { psk: seed.psk },
-      removedAtMs,
-    }];
+    return seed ? [rowOfSeed(seed, removedAtMs)] : [];
   });
+}
+
+/** The row of a server of which no more is known than what peers are told of each other. */
+export function rowOfSeed(seed: PeerSeed, removedAtMs: number | null): ServerRow {
+  return {
+    id: seed.server_id,
+    hostname: "",
+    subnet: seed.block,
+    wireguardIp: serverAddress(parseCidr(seed.block)!),
+    wireguardPubkey: seed.public_key,
+    managementIp: seed.management_ip,
+    endpoints: seed.endpoints,
+    lastSeenMs: 0,
+    doc: seed.psk === undefined ? {} : { psk: seed.psk },
+    removedAtMs,
+  };
 }
 
 /** The file's text; equal servers give equal text. */

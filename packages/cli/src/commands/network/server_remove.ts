@@ -111,16 +111,18 @@ async function look(context: CommandContext, server: string): Promise<Removal | 
       hint: "a cluster keeps at least one server; to take jiji off all: jiji network teardown",
     });
   }
-  const row = rowOf(members.map(([, status]) => status), server);
-  if (!row) {
-    const known = members[0]![1].servers!.map(({ id }) => id).sort().join(", ");
-    throw new JijiError(`the cluster has no server ${server}`, { hint: `it has ${known}` });
+  const statuses = members.map(([, status]) => status);
+  const row = rowOf(statuses, server);
+  const known = knownServers(statuses);
+  if (!row && !known.includes(server)) {
+    const hint = `it has ${known.join(", ")}`;
+    throw new JijiError(`the cluster has no server ${server}`, { hint });
   }
   const host = hosts.get(server);
   const what = { engine: configuration.builder.engine, project: configuration.project };
   const observed = host && await observeHost(host, what, signal).catch(() => undefined);
   const own = observed?.containers.filter(({ labels }) => labels !== undefined);
-  if (row.removedAtMs !== null && (own ?? []).length === 0) return undefined;
+  if (row && row.removedAtMs !== null && (own ?? []).length === 0) return undefined;
   const staying = new Set(members.map(([name]) => name));
   const rows = [...new Map(
     members.flatMap(([, status]) => status.containers ?? []).map((one) => [one.id, one]),
@@ -132,6 +134,15 @@ async function look(context: CommandContext, server: string): Promise<Removal | 
     staying: [...staying].sort().map((name) => hosts.get(name)!),
     services: planRemoval({ server, rows, own, staying }),
   };
+}
+
+/** By their rows, and by what peers remember of those whose rows were lost with every database. */
+function knownServers(statuses: readonly ServerStatus[]): string[] {
+  const names = statuses.flatMap(({ servers, peers }) => [
+    ...(servers ?? []).map(({ id }) => id),
+    ...(peers ?? []).flatMap(({ server_id: id }) => id ?? []),
+  ]);
+  return [...new Set(names)].sort();
 }
 
 /** The row of a server; a removal that one member knows of is true for all. */
@@ -170,7 +181,7 @@ async function apply(context: CommandContext, removal: Removal): Promise<string[
       const drain = { host, config: observed.config, containers, staying };
       late.push(...await step("drained", () => drainServer(drain, context)));
     }
-    await step("marked as removed", () => markRemoved(server, staying, signal));
+    late.push(...await step("marked as removed", () => markRemoved(server, staying, signal)));
     const unaware = await step(
       "known everywhere",
       () => awaitRemoved(server, { staying, host }, context),

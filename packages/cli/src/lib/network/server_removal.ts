@@ -4,6 +4,7 @@ import {
   JijiError,
   leavingContainerName,
   messageOf,
+  parseRemovalReport,
   parseServerStatus,
   SERVER_PATHS,
   type ServerConfig,
@@ -66,32 +67,44 @@ export async function drainServer(drain: Drain, context: CommandContext): Promis
 }
 
 /**
- * Marks a server as removed, through the first of those that stay that can.
+ * Marks a server as removed in the state of every member that stays, so that it is not forgotten
+ * when one of them is lost before it told the others. The first that can says when that was; all
+ * write the same moment.
  *
+ * @returns what failed, a line for each member that could not be told; the others will tell it.
  * @throws {JijiError} when none can.
  */
 export async function markRemoved(
   server: string,
   staying: readonly RemoteHost[],
-  signal: AbortSignal,
-): Promise<void> {
-  const problems: string[] = [];
-  for (const host of staying) {
-    try {
-      await mustRun(host, [DAEMON, "servers", "remove", server], {
-        what: `telling the cluster that ${server} is removed failed`,
-        timeoutMs: OBSERVE_TIMEOUT_MS,
-        signal,
-      });
-      return;
-    } catch (error) {
-      signal.throwIfAborted();
-      problems.push(messageOf(error));
-    }
+  signal?: AbortSignal,
+): Promise<string[]> {
+  const tell = async (host: RemoteHost, more: readonly string[]) =>
+    await mustRun(host, [DAEMON, "servers", "remove", server, ...more], {
+      what: "marking it failed",
+      timeoutMs: OBSERVE_TIMEOUT_MS,
+      ...(signal === undefined ? {} : { signal }),
+    });
+  const failed: { readonly host: string; readonly message: string }[] = [];
+  const fail = (host: RemoteHost, error: unknown) => {
+    signal?.throwIfAborted();
+    failed.push({ host: host.name, message: messageOf(error) });
+  };
+  for (const [index, host] of staying.entries()) {
+    const text = await tell(host, []).catch((error) => fail(host, error));
+    if (text === undefined) continue;
+    const { removed_at_ms: atMs } = parseRemovalReport(text);
+    const more = atMs === undefined ? [] : ["--at-ms", String(atMs)];
+    await Promise.all(
+      staying.slice(index + 1).map((one) => tell(one, more).catch((error) => fail(one, error))),
+    );
+    return failed.map((one) =>
+      `${one.host} could not be told that ${server} is removed, the others will tell it: ` +
+      one.message.split("\n")[0]
+    ).sort();
   }
-  throw new JijiError(
-    `no member could be told that ${server} is removed\n  ${problems.join("\n  ")}`,
-  );
+  const problems = failed.map(({ host, message }) => `\n  ${host}: ${message}`).join("");
+  throw new JijiError(`no member could be told that ${server} is removed${problems}`);
 }
 
 /** Servers that do not know of the removal in time; the removed one when it does not stand down. */

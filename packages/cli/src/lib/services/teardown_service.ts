@@ -20,6 +20,7 @@ import type { RemoteHost } from "../../types/remote_host.ts";
 import { mustRun, mustRunScript } from "../../utils/remote.ts";
 import { argvListImages, argvRemoveImage, type EngineName } from "../engine/engine_commands.ts";
 import { PROXY_PREVIOUS, PROXY_STANDIN, STANDIN_VOLUME } from "../engine/proxy_reboot_script.ts";
+import { markRemoved } from "../network/server_removal.ts";
 import { UNIT_PATHS, WIREGUARD_DROP_IN_FOLDER } from "../network/server_files.ts";
 import { registryAuthFolder } from "../registry/registry_commands.ts";
 import { observeHost } from "../deployment/deployment_observation.ts";
@@ -126,36 +127,30 @@ export async function tearDownProject(
 }
 
 /**
- * Tells the cluster that servers leave, through one that stays.
+ * Tells the cluster that servers leave.
  *
+ * @returns what failed, a line for each member that could not be told; the others will tell it.
  * @throws {JijiError} when there are others and none of them can be told.
  */
 export async function announceLeaving(
   leaving: readonly { readonly host: RemoteHost; readonly serverId: string }[],
   staying: readonly RemoteHost[],
-): Promise<void> {
-  const daemon = `${SERVER_PATHS.bin}/jiji-daemon`;
-  const problems: string[] = [];
-  for (const member of staying) {
-    try {
-      for (const { serverId } of leaving) {
-        await mustRun(member, [daemon, "servers", "remove", serverId], {
-          what: `telling the cluster that ${serverId} leaves failed`,
-          timeoutMs: OBSERVE_TIMEOUT_MS,
-        });
-      }
-      return;
-    } catch (error) {
-      problems.push(messageOf(error));
-    }
+): Promise<string[]> {
+  const late: string[] = [];
+  let problem: unknown;
+  try {
+    for (const { serverId } of leaving) late.push(...await markRemoved(serverId, staying));
+    return late;
+  } catch (error) {
+    problem = error;
   }
   const others = await membersBeside(leaving);
-  if (others.length === 0) return;
+  if (others.length === 0) return [];
   throw new JijiError(
-    [`${others.join(", ")} can't be told that servers leave the cluster`, ...problems].join("\n  "),
+    `${others.join(", ")} can't be told that servers leave the cluster\n  ${messageOf(problem)}`,
     {
       serving: "nothing was changed",
-      hint: problems.length > 0
+      hint: staying.length > 0
         ? "mend what is named above; servers older than this jiji need jiji server init first"
         : "bring one of them back, or name it in the configuration so that it can be reached",
     },
