@@ -50,6 +50,10 @@ export interface DaemonFacts {
   removed: readonly ServerRow[];
   /** Keys of removed servers that stay in WireGuard for a while, so that they can be told. */
   told: ReadonlySet<string>;
+  /** WireGuard as a duty saw it last, seconds ago; undefined while its interface is missing. */
+  wireguard?: WireguardState | undefined;
+  /** Addresses from which firewall rules drop everything, as a duty saw them last, seconds ago. */
+  dropRules?: readonly string[] | undefined;
   /** The operator removed this server: nothing is written about it any more. */
   standsDown: boolean;
   /** The engine could not make the container network for want of its firewall chains. */

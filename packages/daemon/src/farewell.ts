@@ -74,6 +74,39 @@ export function presentFarewells(
   return farewells.filter((one) => nowMs - (seenMs.get(one.publicKey) ?? 0) <= THERE_MS);
 }
 
+/** Whether one of these keys had a handshake since the last look: its server is back. */
+export function isBack(
+  told: ReadonlySet<string>,
+  looks: {
+    readonly before: WireguardState | undefined;
+    readonly now: WireguardState;
+  },
+): boolean {
+  const before = new Map(looks.before?.peers.map((peer) => [peer.publicKey, peer.handshakeAtMs]));
+  return looks.now.peers.some(({ publicKey, handshakeAtMs }) =>
+    told.has(publicKey) && handshakeAtMs !== undefined && handshakeAtMs !== before.get(publicKey)
+  );
+}
+
+/** What other duties saw lately of what farewells need; undefined: nobody has looked. */
+export interface FarewellSight {
+  readonly wireguard?: WireguardState | undefined;
+  readonly dropRules?: readonly string[] | undefined;
+}
+
+/** Whether each has its rule and its key leads to one address, and no rule is left of others. */
+export function areInPlace(farewells: readonly Farewell[], sight: FarewellSight): boolean {
+  const { wireguard, dropRules } = sight;
+  if (farewells.length === 0) return (dropRules ?? []).length === 0;
+  if (!wireguard || !dropRules) return false;
+  const allowed = new Map(wireguard.peers.map((peer) => [peer.publicKey, peer.allowedIps.join()]));
+  const wanted = new Set(farewells.map(({ address }) => address));
+  return dropRules.every((address) => wanted.has(address)) &&
+    farewells.every(({ address, publicKey }) =>
+      dropRules.includes(address) && allowed.get(publicKey) === `${address}/32`
+    );
+}
+
 /** The rule that drops everything a removed server sends, before it reaches any of ours. */
 export function argvDropRule(verb: "-C" | "-I" | "-D", address: string): Argv {
   const rule = ["-i", MESH_INTERFACE, "-s", `${address}/32`, "-j", "DROP"];

@@ -12,9 +12,11 @@ import {
   encodeFarewell,
   FAREWELL_KEY_FILE,
   FAREWELL_MS,
+  isBack,
   parseDropRules,
   planFarewells,
 } from "../src/farewell.ts";
+import { parseWgDump } from "../src/mesh/wg_show.ts";
 import {
   parseRemovedServers,
   parseRevivals,
@@ -213,6 +215,78 @@ Deno.test("FarewellDuty: without the rule no key stays; rules of servers that ar
     process.commands("iptables -w 5 -t raw -D")[0]!.includes("10.210.7.1"),
     true,
   );
+});
+
+/** WireGuard with what a farewell leaves of s3; its last handshake in Unix seconds. */
+const narrowed = (handshakeAtSeconds = 0) =>
+  parseWgDump(
+    `secret\t${key(1)}\t31820\toff\n${key(3)}\t(none)\t203.0.113.13:31820\t10.210.3.1/32\t` +
+      `${handshakeAtSeconds}\t1\t2\t25\n`,
+  );
+
+Deno.test("FarewellDuty: while all is in place a round starts no process, and tells who is back", async () => {
+  const process = farewellProcess();
+  const sent: string[] = [];
+  const { context, clock } = setUp({ process });
+  context.view.filled.servers = true;
+  context.view.servers.set("s3", serverRow(3, { removedAtMs: clock.nowMs() }));
+  const duty = new FarewellDuty(context, () => ({
+    send: (_, to) => {
+      sent.push(to.hostname);
+      return Promise.resolve();
+    },
+    receive: () => new Promise(() => undefined),
+    close: () => undefined,
+  }));
+  await duty.run(SIGNAL);
+  context.facts.wireguard = narrowed();
+  context.facts.dropRules = ["10.210.3.1"];
+  const started = process.commands("").length;
+  sent.length = 0;
+  for (let round = 0; round < 100; round++) {
+    await clock.advance(5_000);
+    await duty.run(SIGNAL);
+  }
+  assert.equal(process.commands("").length, started);
+  assert.deepEqual(sent, [], "it is not there");
+  context.facts.wireguard = narrowed(Math.floor(clock.nowMs() / 1_000));
+  await duty.run(SIGNAL);
+  assert.deepEqual(sent, ["10.210.3.1"]);
+  context.facts.dropRules = [];
+  await clock.advance(5_000);
+  await duty.run(SIGNAL);
+  assert.equal(process.commands("iptables -w 5 -t raw -I").length, 2, "a lost rule is put back");
+});
+
+Deno.test("FarewellDuty: what cannot be mended is tried ever more rarely", async () => {
+  const process = farewellProcess()
+    .on("iptables -w 5 -t raw -I", () => ({ exitCode: 3, stderr: "no raw table" }));
+  const { context, clock } = setUp({ process });
+  context.view.filled.servers = true;
+  context.view.servers.set("s3", serverRow(3, { removedAtMs: clock.nowMs() }));
+  const duty = new FarewellDuty(context, () => {
+    throw new Error("no address");
+  });
+  const tries = () => process.commands("iptables -w 5 -t raw -I").length;
+  for (let round = 0; round < 720; round++) {
+    await duty.run(SIGNAL);
+    await clock.advance(5_000);
+  }
+  assert(tries() > 10 && tries() < 20, `${tries()} tries in an hour`);
+  context.view.servers.set("s4", serverRow(4, { removedAtMs: clock.nowMs() }));
+  const before = tries();
+  await duty.run(SIGNAL);
+  assert.equal(tries(), before + 2, "news is acted on at once");
+});
+
+Deno.test("isBack(): a new handshake of a key that is told, not one that was seen before", () => {
+  const told = new Set([key(3)]);
+  const now = narrowed(7);
+  assert(isBack(told, { before: undefined, now }));
+  assert(isBack(told, { before: narrowed(6), now }));
+  assert(!isBack(told, { before: now, now }));
+  assert(!isBack(new Set(), { before: undefined, now }));
+  assert(!isBack(told, { before: undefined, now: narrowed() }));
 });
 
 Deno.test("MemoryDuty: remembers on disk, and restores after a minute of a whole state", async () => {

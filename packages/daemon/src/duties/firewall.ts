@@ -27,6 +27,7 @@ import {
   planGates,
   renderGateSteps,
 } from "../firewall/nft_gates.ts";
+import { parseDropRules } from "../farewell.ts";
 import {
   COMMAND_TIMEOUT_MS,
   type DaemonContext,
@@ -90,6 +91,9 @@ export class FirewallDuty {
     signal: AbortSignal,
   ): Promise<ObservedFirewall | undefined> {
     const list = await tryRun(this.#context, commands.list, signal);
+    if (commands === IPTABLES) {
+      this.#context.facts.dropRules = isOk(list) ? parseDropRules(list.stdout) : undefined;
+    }
     if (list.exitCode === 127) return undefined;
     if (!isOk(list)) throw new Error(renderFailure(commands.list, list));
     return parseFirewall(list.stdout);

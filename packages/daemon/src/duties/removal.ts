@@ -12,6 +12,7 @@ import { isOk, messageOf } from "@jiji/core/runtime";
 import { ownRow } from "../state/corrosion_client.ts";
 import { COMMAND_TIMEOUT_MS, type DaemonContext, mustRun, tryRun } from "../daemon_context.ts";
 import {
+  areInPlace,
   argvDropRule,
   argvNarrowPeer,
   believesFarewell,
@@ -83,12 +84,23 @@ export class MemoryDuty {
   }
 }
 
-/** Tells removed servers that they were removed, and listens whether this one was. */
+/** What is not as it should be is mended after this long, ever more rarely, milliseconds. */
+const MEND_AFTER_MS = 5_000;
+/** The longest pause between two tries, milliseconds. */
+const MEND_PAUSE_MAX_MS = 300_000;
+
+/**
+ * Tells removed servers that they were removed, and listens whether this one was. While everything
+ * is in place, as other duties see it in passing, a round starts no process.
+ */
 export class FarewellDuty {
   readonly #context: DaemonContext;
   readonly #bind: BindDatagram;
   #socket: DatagramSocket | undefined;
-  #hadAny = true;
+  /** What was arranged last, as text; undefined before the first time. */
+  #arranged: string | undefined;
+  #kept: readonly Farewell[] = [];
+  #mend = { atMs: 0, pauseMs: MEND_AFTER_MS };
 
   constructor(context: DaemonContext, bind: BindDatagram) {
     this.#context = context;
@@ -105,17 +117,38 @@ export class FarewellDuty {
       clusterCidr: config.cluster_cidr,
       members: [...facts.peers, { public_key: config.wireguard_public_key, block: config.block }],
     });
-    if (farewells.length === 0 && !this.#hadAny) return;
-    const wireguard = await observeWireguard(this.#context, signal);
-    if (!wireguard) return;
-    const kept = await this.#keepOut(farewells, signal);
-    facts.told = new Set(kept.map((one) => one.publicKey));
-    await this.#narrow(kept, wireguard, signal);
-    this.#hadAny = farewells.length > 0;
-    for (const farewell of presentFarewells(kept, wireguard, clock.nowMs())) {
+    if (this.#isDue(farewells)) await this.#arrange(farewells, signal);
+    if (!facts.wireguard) return;
+    for (const farewell of presentFarewells(this.#kept, facts.wireguard, clock.nowMs())) {
       const to = { hostname: farewell.address, port: FAREWELL_PORT };
       await socket?.send(encodeFarewell(farewell), to).catch(() => undefined);
     }
+  }
+
+  /** Other farewells than before are arranged at once, what others broke in growing pauses. */
+  #isDue(farewells: readonly Farewell[]): boolean {
+    const { facts, clock } = this.#context;
+    const nowMs = clock.monotonicMs();
+    const isNew = JSON.stringify(farewells) !== this.#arranged;
+    if (isNew || areInPlace(farewells, facts)) {
+      this.#mend = { atMs: nowMs + MEND_AFTER_MS, pauseMs: MEND_AFTER_MS };
+      return isNew;
+    }
+    if (nowMs < this.#mend.atMs) return false;
+    const pauseMs = Math.min(this.#mend.pauseMs * 2, MEND_PAUSE_MAX_MS);
+    this.#mend = { atMs: nowMs + pauseMs, pauseMs };
+    return true;
+  }
+
+  async #arrange(farewells: readonly Farewell[], signal: AbortSignal): Promise<void> {
+    const { facts } = this.#context;
+    const wireguard = await observeWireguard(this.#context, signal);
+    facts.wireguard = wireguard;
+    if (!wireguard) return;
+    this.#kept = await this.#keepOut(farewells, signal);
+    facts.told = new Set(this.#kept.map((one) => one.publicKey));
+    await this.#narrow(this.#kept, wireguard, signal);
+    this.#arranged = JSON.stringify(farewells);
   }
 
   /** Closes the socket. */

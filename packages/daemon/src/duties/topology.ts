@@ -17,6 +17,7 @@ import {
   tellDoc,
   tryRun,
 } from "../daemon_context.ts";
+import { isBack } from "../farewell.ts";
 import { withRemembered } from "../state/removed_servers.ts";
 import { argvRotation, planRotations, type TrialStarts } from "../mesh/peer_monitor.ts";
 import {
@@ -329,7 +330,10 @@ export class EndpointDuty {
   async run(signal: AbortSignal): Promise<void> {
     const { facts, config, clock, logger } = this.#context;
     const wireguard = await observeWireguard(this.#context, signal);
+    const before = facts.wireguard;
+    facts.wireguard = wireguard;
     if (!wireguard || facts.standsDown) return;
+    if (isBack(facts.told, { before, now: wireguard })) this.#context.wake("farewell");
     facts.endpointsInUse = endpointsInUse(facts.peers, wireguard);
     this.#sessions = watchSessions(this.#sessions, wireguard, clock.monotonicMs());
     const plan = planRotations(facts.peers, wireguard, {
