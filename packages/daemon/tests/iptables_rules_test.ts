@@ -116,7 +116,12 @@ Deno.test("isClosed(): by policy or by a rule that takes all; bans and ufw are n
       ":INPUT ACCEPT [0:0]\n-A INPUT -i jiji-br0 -p udp -m udp --dport 31281:31282 -j DROP\n",
       false,
     ],
-    [":INPUT DROP [0:0]\n-A INPUT -j ufw-before-input\n", false],
+    [":INPUT DROP [0:0]\n-A INPUT -j ufw-before-input\n", true],
+    [
+      ":INPUT DROP [0:0]\n-A INPUT -j ufw-before-input\n-A ufw-before-input -i lo -j ACCEPT\n",
+      false,
+    ],
+    [":INPUT DROP [0:0]\n-A ufw6-before-input -i lo -j ACCEPT\n", false],
   ];
   for (const [filter, wanted] of cases) {
     assert.equal(isClosed(observed({ filter })), wanted, filter);

@@ -157,7 +157,8 @@ const REFUSES = /^-A INPUT (-[ip] \S+ )*-j (DROP|REJECT)\b/;
 /** Whether a host lets nothing in that is not named. One with ufw is opened by `server init`. */
 export function isClosed(observed: ObservedFirewall): boolean {
   const lines = observed.filter ?? [];
-  if (lines.some((line) => /^-A INPUT .*-j ufw-/.test(line))) return false;
+  // Its chains stay behind when it is switched off, but empty.
+  if (lines.some((line) => /^-A ufw6?-before-input /.test(line))) return false;
   return lines.some((line) => line.startsWith(":INPUT DROP ") || REFUSES.test(line));
 }
 
