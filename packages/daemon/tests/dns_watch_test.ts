@@ -14,8 +14,9 @@ function watched() {
   const bind: BindDatagram = () => {
     dns.open++;
     return {
-      send: (_bytes, to) => {
-        dns.asked.push(`${to.hostname}:${to.port}`);
+      send: (bytes, to) => {
+        const name = new TextDecoder().decode(bytes.subarray(12, -4));
+        dns.asked.push(`${to.hostname}:${to.port} ${name}`);
         return Promise.resolve();
       },
       receive: () =>
@@ -43,7 +44,7 @@ function watched() {
 Deno.test("DnsWatchDuty: a jiji-dns that hangs is restarted, one that answers is left alone", async () => {
   const { dns, lookFor, restarts } = watched();
   await lookFor(60_000);
-  assert.deepEqual([restarts(), dns.asked[0]], [0, "10.210.1.1:53"]);
+  assert.deepEqual([restarts(), dns.asked[0]], [0, "10.210.1.1:53 \x04jiji\0"]);
   dns.answers = false;
   await lookFor(DNS_SILENT_MS);
   assert.equal(restarts(), 0, "it gets a while");

@@ -14,11 +14,18 @@ export const DNS_ANSWER_TIMEOUT_MS = 2_000;
 /** jiji-dns may be silent this long before it is restarted, milliseconds. */
 export const DNS_SILENT_MS = 15_000;
 
-/** "SOA of jiji?" with id 0x6a69. Source: RFC 1035, section 4.1. */
-const QUESTION = new Uint8Array([
-  ...[0x6a, 0x69, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0],
-  ...[4, 0x6a, 0x69, 0x6a, 0x69, 0, 0, 6, 0, 1],
-]);
+/**
+ * "SOA of the service domain?", which jiji-dns answers by itself; another name's answer would be
+ * that of the host's resolvers. Source: RFC 1035, section 4.1.
+ */
+function encodeQuestion(domain: string): Uint8Array<ArrayBuffer> {
+  const labels = domain.split(".").map((label) => new TextEncoder().encode(label));
+  return new Uint8Array([
+    ...[0x6a, 0x69, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0],
+    ...labels.flatMap((label) => [label.length, ...label]),
+    ...[0, 0, 6, 0, 1],
+  ]);
+}
 
 /** Restarts a jiji-dns that runs and answers nothing, as a question over UDP finds it. */
 export class DnsWatchDuty {
@@ -62,7 +69,10 @@ export class DnsWatchDuty {
       signal: AbortSignal.any([signal, late.signal]),
     }).then(() => false, () => false);
     try {
-      const answer = socket.send(QUESTION, { hostname, port: DNS_PORT })
+      const answer = socket.send(encodeQuestion(config.service_domain), {
+        hostname,
+        port: DNS_PORT,
+      })
         .then(() => socket.receive()).then(() => true, () => false);
       return await Promise.race([answer, timeout]);
     } finally {
