@@ -73,10 +73,24 @@ Deno.test("network status: of hundreds of bad links the first are shown, and how
 
 Deno.test("linkProblems(): two behind NAT without a link, told once", () => {
   const cut = (from: number, to: number) => from + to === 3 ? { linked: false } : {};
-  assert.deepEqual(linkProblems(viewOf(3, cut)), []);
   const found = linkProblems(viewOf(3, cut, { nat: true }));
   assert.equal(found.length, 1);
   assert.match(found[0]!, /s1 and s2 are both behind NAT/);
+});
+
+Deno.test("linkProblems(): a pair without a link that reaches others, also when no NAT is known", () => {
+  const cut = (from: number, to: number) => from + to === 3 ? { linked: false } : {};
+  const found = linkProblems(viewOf(3, cut));
+  assert.equal(found.length, 1);
+  assert.match(found[0]!, /^s1 and s2: no link, though .* forward it to one, jiji has no relay$/);
+  const alone = (from: number, to: number) => ({ linked: from !== 1 && to !== 1 });
+  assert.deepEqual(
+    linkProblems(viewOf(3, alone)),
+    [],
+    "a server that is off or cut off is told so",
+  );
+  const halves = (from: number, to: number) => ({ linked: from < 6 === to < 6 });
+  assert.match(linkProblems(viewOf(10, halves))[0]!, /^s1 and s6, s1 and s7, s1 and s8, 22 more: /);
 });
 
 Deno.test("network status: what is not known is no number", () => {

@@ -112,18 +112,41 @@ export function renderLinks(view: StatusView): string[] {
   return more > 0 ? [...lines, `  ${more} more links need a look: --json has all`] : lines;
 }
 
-/** What can't be mended by waiting, a sentence each. */
+/** So many pairs are named. */
+const APART_NAMED_MAX = 3;
+
+/** What may not be mended by waiting, a sentence each. */
 export function linkProblems(view: StatusView): string[] {
   const byName = new Map(view.servers.map((server) => [server.name, server]));
-  return view.servers.flatMap((server) =>
-    Object.entries(server.links).flatMap(([name, link]) => {
+  const apart: string[] = [];
+  const problems: string[] = [];
+  for (const server of view.servers) {
+    for (const [name, link] of Object.entries(server.links)) {
       const other = byName.get(name);
       const isSecond = other?.links[server.name] !== undefined && name < server.name;
-      if (link.linked || !server.nat || !other?.nat || isSecond) return [];
-      return [
-        `${server.name} and ${name} are both behind NAT and neither can be dialled: forward ` +
-        "network.wireguard_port (UDP) to one of them; jiji has no relay",
-      ];
-    })
-  );
+      if (link.linked || !other || isSecond) continue;
+      if (server.nat && other.nat) {
+        problems.push(
+          `${server.name} and ${name} are both behind NAT and neither can be dialled: forward ` +
+            "network.wireguard_port (UDP) to one of them; jiji has no relay",
+        );
+      } else if (reachesOthers(server) && reachesOthers(other)) {
+        apart.push(`${server.name} and ${name}`);
+      }
+    }
+  }
+  return apart.length === 0 ? problems : [...problems, apartProblem(apart)];
+}
+
+function reachesOthers({ links }: ServerView): boolean {
+  return Object.values(links).some(({ linked }) => linked);
+}
+
+/** NAT is known only where a server could ask for its address as the internet sees it. */
+function apartProblem(pairs: readonly string[]): string {
+  const more = pairs.length - APART_NAMED_MAX;
+  const named = pairs.slice(0, APART_NAMED_MAX).join(", ") + (more > 0 ? `, ${more} more` : "");
+  return `${named}: no link, though they reach others. If it stays so, let ` +
+    "network.wireguard_port (UDP) through between them; of two behind NAT forward it to one, " +
+    "jiji has no relay";
 }
