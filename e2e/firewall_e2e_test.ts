@@ -1,7 +1,8 @@
 /** Servers with firewalls of their own: what is needed is open, nothing else, and reloads heal. */
 import assert from "node:assert/strict";
 import { CORROSION_API_PORT, DNS_STATUS_PORT } from "@jiji/core/cluster";
-import { chapter, Shop, spoken, tell } from "./shop.ts";
+import { eventually } from "./lab.ts";
+import { chapter, secondsSince, Shop, spoken, tell } from "./shop.ts";
 
 /** Closes a host with its owner's own rules: nothing gets in but SSH, nothing passes through. */
 const CLOSED_BY_NFT = `table inet host
@@ -23,13 +24,26 @@ const CLOSED_BY_IPTABLES = `for program in iptables ip6tables; do
 done
 ip6tables -A INPUT -p ipv6-icmp -j ACCEPT`;
 
-/** A blip of one reload may last this long: the daemon looks every 5 s. */
-const HEAL_MS = 15_000;
+/** A blip of one reload may last this long: the daemon looks every 5 s, at an open host every 10 s. */
+const HEAL_MS = 25_000;
+/** Docker is given 8 s to put its own rules back, then restarted. */
+const RULES_MS = 60_000;
 
 async function install(shop: Shop, server: string, name: string): Promise<void> {
   const script = "export DEBIAN_FRONTEND=noninteractive; apt-get update -qq && " +
     `apt-get install -y -qq ${name} >/dev/null`;
   await shop.lab.on(server, ["sh", "-c", script]);
+}
+
+/** Waits until the engine has its rules again: it is restarted for flushed ones. */
+async function dockerHasRules(shop: Shop, server: string): Promise<void> {
+  const sinceMs = performance.now();
+  await eventually(`docker on ${server} has its rules`, async () => {
+    const rules = await shop.lab.tryOn(server, ["iptables", "-t", "nat", "-S", "PREROUTING"]);
+    const engine = await shop.lab.tryOn(server, ["docker", "info"]);
+    return rules.stdout.includes("-j DOCKER") && engine.code === 0 ? true : undefined;
+  }, { timeoutMs: RULES_MS });
+  tell(`docker on ${server} has its rules after ${secondsSince(sinceMs)} s`);
 }
 
 Deno.test("firewalls: ufw on one server, firewalld on the other", async (t) => {
@@ -74,6 +88,7 @@ Deno.test("firewalls: ufw on one server, firewalld on the other", async (t) => {
   ) {
     await chapter(t, `${argv.join(" ")} on ${server} heals by itself`, async () => {
       await lab.on(server, [...argv]);
+      await dockerHasRules(shop, server);
       const seconds = await Promise.all(["s1", "s2"].map((one) => shop.servesAgain(one, HEAL_MS)));
       tell(`${argv.join(" ")}: pages with the api's answer again after ${seconds.join(" and ")} s`);
     });

@@ -83,7 +83,7 @@ Deno.test("FirewallDuty: a host that its owner closed is opened and looked at ea
   await duty.run(SIGNAL);
   await duty.run(SIGNAL);
   assert.equal(process.commands("nft -j").length, 1, "an open host is looked at now and then");
-  await clock.advance(30_000);
+  await clock.advance(10_000);
   const input = { family: "inet", table: "host", name: "input", type: "filter", hook: "input" };
   const scripts: string[] = [];
   process

@@ -40,7 +40,7 @@ import {
  * How often it is looked whether this host refuses what nobody named, by IPv6 or in tables of its
  * owner, milliseconds. A host that does is looked at in every run.
  */
-const CLOSED_EVERY_MS = 30_000;
+const CLOSED_EVERY_MS = 10_000;
 
 /** Remembers until the next boot that Docker manages rules here, should all be flushed. */
 const SEEN_FILE = `${SERVER_PATHS.run}/docker-rules`;
