@@ -32,6 +32,7 @@ import { ProxyDuty } from "../duties/proxy.ts";
 import { EndpointDuty, TopologyDuty } from "../duties/topology.ts";
 import { watchLinks } from "../mesh/link_watch.ts";
 import { PROBE_EVERY_MS } from "../liveness/liveness_prober.ts";
+import { systemdNotifier, WATCHDOG_EVERY_MS, WatchdogDuty } from "../duties/watchdog.ts";
 import { serveReport } from "../duties/reporting.ts";
 import { parseRemovedServers, REMOVED_FILE } from "../state/removed_servers.ts";
 import { HealthyFile } from "../healthy_file.ts";
@@ -162,6 +163,7 @@ function dutySet(context: DaemonContext): DutySet {
   const farewell = new FarewellDuty(context, bindDatagram);
   const standDown = new StandDownDuty(context);
   const backup = new BackupDuty(context);
+  const watchdog = new WatchdogDuty(systemdNotifier(Deno.env.get("NOTIFY_SOCKET")));
   const duty = (
     name: string,
     pace: { readonly everyMs: number; readonly timeoutMs: number },
@@ -190,6 +192,7 @@ function dutySet(context: DaemonContext): DutySet {
     duty("farewell", { everyMs: 5_000, timeoutMs: 30_000 }, (s) => farewell.run(s)),
     duty("stand-down", { everyMs: 5_000, timeoutMs: 600_000 }, (s) => standDown.run(s)),
     duty("tidy", { everyMs: TIDY_EVERY_MS, timeoutMs: 5_000 }, () => Promise.resolve(tidy())),
+    duty("watchdog", { everyMs: WATCHDOG_EVERY_MS, timeoutMs: 5_000 }, () => watchdog.run()),
     duty("backup", { everyMs: 600_000, timeoutMs: 60_000 }, (s) => backup.run(s)),
   ];
   return { duties, containers, liveness, pathMtu, news, farewell, corrosion };

@@ -110,7 +110,7 @@ export function chooseRelease(
   );
   if (found) return found;
   const versions = [...new Set(releases.map((release) => release.service.version))];
-  const wanted = to === undefined ? "an earlier release" : `release ${to}`;
+  const wanted = to === undefined ? "earlier release" : `release ${to}`;
   throw new JijiError(`${service} has no ${wanted} to go back to`, {
     hint: versions.length > 0 ? `kept are: ${versions.join(", ")}` : "none is kept yet",
     serving: `${service} ${running ?? "nothing"}; nothing was changed`,

@@ -275,6 +275,9 @@ Environment=MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=131072
 RuntimeDirectory=jiji
 RuntimeDirectoryMode=0755
 RuntimeDirectoryPreserve=yes
+NotifyAccess=main
+WatchdogSec=60
+WatchdogSignal=SIGKILL
 Restart=always
 RestartSec=2
 UMask=0022
