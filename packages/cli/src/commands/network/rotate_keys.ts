@@ -65,8 +65,8 @@ export async function networkRotateKeys(options: RotateKeysOptions, ports: Ports
     try {
       done.push(await change(context, step));
     } catch (error) {
-      context.signal.throwIfAborted();
       output.settle();
+      if (context.signal.aborted) throw interrupted(step, { plan, done: done.length });
       if (output.json) output.result({ changed: done, failed: step.server });
       throw failure(step, { plan, done: done.length, error });
     }
@@ -141,13 +141,24 @@ async function change(context: CommandContext, step: KeyStep) {
   return { server: lane, key: nextKey, durationMs };
 }
 
+/** What was begun ends without this command; the rest was not begun. */
+function interrupted(step: KeyStep, o: Parameters<typeof notBegun>[0]): JijiError {
+  return new JijiError(`interrupted${notBegun(o)}`, {
+    serving: `the daemons finish the change of ${step.server} by themselves, if it was announced`,
+    hint: "run jiji network rotate-keys again for the rest",
+  });
+}
+
+function notBegun(o: { readonly plan: KeyPlan; readonly done: number }): string {
+  const left = o.plan.steps.slice(o.done + 1).map(({ server }) => server);
+  return left.length > 0 ? `\n  not begun: ${left.join(", ")}` : "";
+}
+
 function failure(
   step: KeyStep,
   o: { readonly plan: KeyPlan; readonly done: number; readonly error: unknown },
 ): PartialFailureError {
-  const left = o.plan.steps.slice(o.done + 1).map(({ server }) => server);
-  const rest = left.length > 0 ? `\n  not begun: ${left.join(", ")}` : "";
-  return new PartialFailureError(`${step.server}: ${messageOf(o.error)}${rest}`, {
+  return new PartialFailureError(`${step.server}: ${messageOf(o.error)}${notBegun(o)}`, {
     serving: "containers and their traffic go on; the key stays announced until all know it",
     hint: "run jiji network rotate-keys again; to give the key up, delete " +
       `${SERVER_PATHS.wireguardNextKey} on ${step.server}`,
