@@ -28,6 +28,12 @@ export function keyOf(index: number): string {
   return keys[index] = btoa(String.fromCharCode(...bytes));
 }
 
+/** The index of such a key. */
+export function keyIndexOf(key: string): number {
+  const bytes = atob(key);
+  return bytes.charCodeAt(31) | bytes.charCodeAt(0) << 8 | bytes.charCodeAt(1) << 16;
+}
+
 /** Where a server is reached from outside; `place` counts its moves. */
 export function endpointOf(index: number, place = 0): string {
   return `203.${place}.${index >> 8}.${index & 255}:31820`;
@@ -106,6 +112,9 @@ export function containerOf(index: number, generation: number): ObservedContaine
     },
   };
 }
+
+/** From which the preshared keys of all pairs are made. */
+export const MESH_SECRET = keyOf(0x0f_ff_ff);
 
 /** Network of a server's containers. */
 export function blockOf(index: number): string {

@@ -1,4 +1,5 @@
 /** What must hold at every moment, and what must hold once faults have stopped. */
+import { SERVER_PATHS } from "@jiji/core/cluster";
 import { cidrHas, parseCidr, parseIpv4 } from "@jiji/core/net";
 import type { SimCluster } from "./sim_cluster.ts";
 import type { SimServer } from "./sim_server.ts";
@@ -76,6 +77,24 @@ export function settledProblems(
   );
 }
 
+/** Whoever could talk before a change of keys can after it, with the same preshared key on both ends. */
+function keyProblems(server: SimServer, others: readonly SimServer[]): string[] {
+  const found: string[] = [];
+  if (server.files.has(SERVER_PATHS.wireguardNextKey)) found.push("has not changed its key yet");
+  const hasSecret = (one: SimServer) => one.files.has(SERVER_PATHS.meshSecret);
+  for (const other of others) {
+    const there = server.kernel.peers.get(other.key);
+    const back = other.kernel.peers.get(server.key);
+    if (!there || !back || !other.isUp) continue;
+    const wanted = hasSecret(server) && hasSecret(other);
+    if (there.psk !== back.psk || (there.psk !== "") !== wanted) {
+      found.push(`has another preshared key than ${other.id} or none`);
+    }
+    if (there.handshakeAtMs !== back.handshakeAtMs) found.push(`has no session with ${other.id}`);
+  }
+  return found;
+}
+
 interface SettledFacts {
   readonly members: readonly SimServer[];
   /** Addresses of removed servers: those may be told of it. */
@@ -96,6 +115,7 @@ function serverProblems(server: SimServer, facts: SettledFacts): string[] {
       !keys.has(key) && !allowed.every((prefix) => facts.gone.has(prefix.replace("/32", "")))
     ).length;
   if (missing + extra > 0) found.push(`lacks ${missing} peers and has ${extra} too many`);
+  found.push(...keyProblems(server, others));
   const wanted = others.flatMap((one) => [one.block, one.identity]);
   const unrouted = wanted.filter((prefix) => !kernel.ways.has(prefix));
   if (unrouted.length > 0) found.push(`has no route to ${unrouted[0]}`);

@@ -5,6 +5,7 @@ import { SimClock } from "@jiji/core/testing";
 import { rowOf, seedOf } from "./facts.ts";
 import { type Change, RowPlaces } from "./replica.ts";
 import { PrefixLists } from "./sim_kernel.ts";
+import { SimKeys } from "./sim_keys.ts";
 import { SimWire } from "./sim_wire.ts";
 import { SimServer } from "./sim_server.ts";
 
@@ -44,8 +45,10 @@ export class SimCluster {
   readonly #oneWay = new Set<number>();
   readonly #delays = new Map<number, number>();
   readonly #owners = new Map<string, string>();
+  readonly #holders = new Map<string, Set<string>>();
   readonly wire = new SimWire();
   readonly lists = new PrefixLists();
+  readonly keys = new SimKeys();
   /** Places of rows in all replicas. */
   readonly places = new RowPlaces();
   readonly #partners = new Map<SimServer, { round: number; partners: readonly SimServer[] }>();
@@ -87,6 +90,13 @@ export class SimCluster {
   /** Takes note of whose container an id is. */
   own(id: string, serverId: string): void {
     this.#owners.set(id, serverId);
+  }
+
+  /** Servers that have or had a key, by name. */
+  holdersOf(key: string): Set<string> {
+    const holders = this.#holders.get(key) ?? new Set();
+    this.#holders.set(key, holders);
+    return holders;
   }
 
   #pair(a: SimServer, b: SimServer): number {
@@ -267,6 +277,7 @@ export class SimCluster {
     const there = a.kernel.peers.get(b.key);
     const back = there && b.kernel.peers.get(a.key);
     if (!there || !back || this.#cuts.has(this.#pair(a, b))) return;
+    if (there.psk !== back.psk) return;
     const isFound = there.endpoint === b.endpoint || back.endpoint === a.endpoint;
     if (!isFound || this.#oneWay.has(this.#way(a, b)) || this.#oneWay.has(this.#way(b, a))) return;
     const nowMs = this.clock.nowMs();

@@ -1,5 +1,6 @@
 /** What a simulated server answers to questions for names: jiji-dns' own code over its rows. */
 import type { ContainerRow } from "@jiji/core/corrosion";
+import { cidrHas, parseCidr, parseIpv4 } from "@jiji/core/net";
 import { newestPerInstance } from "@jiji/core/cluster";
 import { decide, type Zone } from "../../dns/src/answer.ts";
 import { DnsCache } from "../../dns/src/dns_cache.ts";
@@ -20,9 +21,11 @@ const QUESTION: DnsQuery = {
   edns: undefined,
 };
 
+const CLUSTER = parseCidr(CLUSTER_CIDR)!;
+
 /** The resolver of one server. */
 export class SimDns {
-  readonly #cache = new DnsCache();
+  readonly #cache = new DnsCache(CLUSTER_CIDR);
   readonly #zone: Zone;
   readonly #id: string;
   #silent: ReadonlySet<string> = new Set();
@@ -130,7 +133,9 @@ interface Place {
 function shapeOf(replica: Replica): Shape {
   const isMember = (row: ContainerRow) =>
     (replica.servers.get(row.serverId)?.row.removedAtMs ?? null) === null;
-  const rows = [...replica.containers.values()].flatMap((one) => one.row ?? []);
+  // A stranger's row may name any address; jiji-dns leads nobody out of the cluster's network.
+  const rows = [...replica.containers.values()].flatMap((one) => one.row ?? [])
+    .filter((row) => cidrHas(CLUSTER, parseIpv4(row.ip) ?? 0));
   const best = newestPerInstance(rows.filter((row) => row.health === "healthy" && isMember(row)));
   const newest = new Map(best.map((row) => [`${row.serverId} ${row.instance}`, row]));
   const places = new Map<string, Place>();

@@ -1,5 +1,5 @@
 /** WireGuard and routes of a simulated server, driven by the daemon's own commands. */
-import type { Argv, CommandResult } from "@jiji/core/runtime";
+import { type Argv, type CommandResult, Secret } from "@jiji/core/runtime";
 import type { MeshReader } from "../src/daemon_context.ts";
 import type { WireguardPeer, WireguardState } from "../src/mesh/wg_show.ts";
 
@@ -8,6 +8,9 @@ export interface SimPeer {
   endpoint: string;
   allowed: readonly string[];
   handshakeAtMs: number;
+  keepaliveS: number;
+  /** Preshared key; empty for none. */
+  psk: string;
   /** What was read of it last, as long as that is so. */
   seen?: WireguardPeer;
 }
@@ -49,24 +52,37 @@ export class SimKernel implements MeshReader {
   isDirty = true;
   /** Whether a handshake may be due that was none before. */
   isNew = true;
+  /** Identities on the interface. */
+  readonly addresses = new Set<string>();
   #key: string;
   readonly #onRemove: (key: string) => void;
+  readonly #onLoad: (key: string) => void;
+  readonly #read: (path: string) => string;
 
   readonly #lists: PrefixLists;
 
   /** @param o `onRemove` is told of each `wg set … remove`. */
   constructor(
     key: string,
-    o: { readonly onRemove: (key: string) => void; readonly lists: PrefixLists },
+    o: {
+      readonly onRemove: (key: string) => void;
+      readonly onLoad: (key: string) => void;
+      /** Text of a file; empty when there is none. */
+      readonly read: (path: string) => string;
+      readonly lists: PrefixLists;
+    },
   ) {
     this.#key = key;
     this.#onRemove = o.onRemove;
+    this.#onLoad = o.onLoad;
+    this.#read = o.read;
     this.#lists = o.lists;
   }
 
-  /** The private key that is loaded: that of a public one. */
+  /** The private key that is loaded: in the simulation it is the public one as well. */
   load(key: string): void {
     this.#key = key;
+    this.isNew = true;
   }
 
   /** Power loss. */
@@ -89,6 +105,7 @@ export class SimKernel implements MeshReader {
       durationMs: 0,
     });
     const [program, ...words] = argv;
+    if (program === "ip" && words.includes("addr")) return done(this.#address(words));
     if (program === "iptables" && words.includes("-S")) {
       return done(
         [...this.drops].map((ip) => `-A PREROUTING -s ${ip}/32 -i jiji0 -j DROP`).join("\n"),
@@ -104,6 +121,13 @@ export class SimKernel implements MeshReader {
     } else if (program === "ip" && words.includes("del")) this.ways.delete(after(words, "del"));
     else throw new Error(`the simulated server knows no ${argv.join(" ")}`);
     return done();
+  }
+
+  #address(words: readonly string[]): string {
+    const [added, deleted] = [after(words, "replace"), after(words, "del")];
+    if (added) this.addresses.add(added.replace("/128", ""));
+    if (deleted) this.addresses.delete(deleted.replace("/128", ""));
+    return [...this.addresses].map((ip) => `9: jiji0    inet6 ${ip}/128 scope global`).join("\n");
   }
 
   #drop(words: readonly string[]): void {
@@ -125,6 +149,11 @@ export class SimKernel implements MeshReader {
   }
 
   #wgSet(words: readonly string[]): void {
+    if (words.includes("private-key")) {
+      this.load(this.#read(after(words, "private-key")));
+      this.#onLoad(this.#key);
+      return;
+    }
     const publicKey = after(words, "peer");
     this.isNew = true;
     if (words.includes("remove")) {
@@ -132,7 +161,11 @@ export class SimKernel implements MeshReader {
       this.peers.delete(publicKey);
       return;
     }
-    const peer = this.peers.get(publicKey) ?? { endpoint: "", allowed: [], handshakeAtMs: 0 };
+    const peer = this.peers.get(publicKey) ?? { ...NEW_PEER };
+    if (words.includes("preshared-key")) peer.psk = this.#read(after(words, "preshared-key"));
+    if (words.includes("persistent-keepalive")) {
+      peer.keepaliveS = Number(after(words, "persistent-keepalive"));
+    }
     if (words.includes("endpoint")) peer.endpoint = after(words, "endpoint");
     if (words.includes("allowed-ips")) {
       peer.allowed = this.#lists.of(after(words, "allowed-ips"));
@@ -148,6 +181,15 @@ export class SimKernel implements MeshReader {
   }
 }
 
+/** What WireGuard takes for a peer of which nothing was said yet. */
+export const NEW_PEER: Omit<SimPeer, "seen"> = {
+  endpoint: "",
+  allowed: [],
+  handshakeAtMs: 0,
+  keepaliveS: 0,
+  psk: "",
+};
+
 function seenOf(publicKey: string, peer: SimPeer): WireguardPeer {
   const { seen } = peer;
   const endpoint = peer.endpoint || undefined;
@@ -155,7 +197,8 @@ function seenOf(publicKey: string, peer: SimPeer): WireguardPeer {
   const handshakeAtMs = seconds > 0 ? seconds * 1_000 : undefined;
   if (
     seen && seen.endpoint === endpoint && seen.allowedIps === peer.allowed &&
-    seen.handshakeAtMs === handshakeAtMs
+    seen.handshakeAtMs === handshakeAtMs && seen.keepaliveS === peer.keepaliveS &&
+    (seen.presharedKey?.reveal() ?? "") === peer.psk
   ) return seen;
   const fresh: WireguardPeer = {
     publicKey,
@@ -164,7 +207,8 @@ function seenOf(publicKey: string, peer: SimPeer): WireguardPeer {
     handshakeAtMs,
     rxBytes: 0,
     txBytes: 0,
-    keepaliveS: 25,
+    keepaliveS: peer.keepaliveS,
+    presharedKey: peer.psk === "" ? undefined : new Secret(peer.psk),
   };
   peer.seen = fresh;
   return fresh;

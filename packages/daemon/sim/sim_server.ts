@@ -1,4 +1,5 @@
 /** One simulated server: its kernel, files, replica and containers, and the daemon's real duties. */
+import { parseServerConfig, SERVER_PATHS } from "@jiji/core/cluster";
 import type { Statement } from "@jiji/core/corrosion";
 import type { Clock, Logger } from "@jiji/core/runtime";
 import { ClusterView } from "../src/state/cluster_view.ts";
@@ -6,6 +7,7 @@ import { initialHealth } from "../src/engine/container_health.ts";
 import type { DaemonContext } from "../src/daemon_context.ts";
 import { CollectionDuty } from "../src/duties/collection.ts";
 import { RegistryDuty } from "../src/duties/containers.ts";
+import { KeyChangeDuty } from "../src/duties/key_change.ts";
 import { HeartbeatDuty } from "../src/duties/heartbeat.ts";
 import { type BindDatagram, type DatagramSocket, LivenessDuty } from "../src/duties/liveness.ts";
 import { EndpointDuty, TopologyDuty } from "../src/duties/topology.ts";
@@ -20,12 +22,15 @@ import {
   containerOf,
   endpointOf,
   identityOf,
+  keyIndexOf,
   keyOf,
+  MESH_SECRET,
 } from "./facts.ts";
 import { Inbox } from "./inbox.ts";
 import { type Change, Replica } from "./replica.ts";
 import type { SimCluster } from "./sim_cluster.ts";
 import { SimDns } from "./sim_dns.ts";
+import { SimHost } from "./sim_host.ts";
 import { SimKernel } from "./sim_kernel.ts";
 
 /** Nobody reads hundreds of logs. */
@@ -43,7 +48,8 @@ export class SimServer {
   readonly address: string;
   readonly block: string;
   readonly replica: Replica;
-  readonly files = new Map<string, string>();
+  readonly host = new SimHost(() => this.#losePower());
+  readonly files = this.host.files;
   readonly kernel: SimKernel;
   dns: SimDns;
   isUp = false;
@@ -75,12 +81,16 @@ export class SimServer {
     this.block = blockOf(index);
     this.kernel = new SimKernel(keyOf(keyIndex), {
       onRemove: (key) => this.#removed(key),
+      onLoad: (key) => this.#setKey(keyIndexOf(key)),
+      read: this.host.read,
       lists: cluster.lists,
     });
     this.dns = new SimDns(this.id);
     this.#key = keyOf(keyIndex);
     this.#identity = `${identityOf(keyIndex)}/128`;
     this.#endpoint = endpointOf(index);
+    cluster.holdersOf(this.#key).add(this.id);
+    this.#install();
   }
 
   /** Its public key. */
@@ -102,6 +112,9 @@ export class SimServer {
   boot(): void {
     this.isUp = true;
     this.kernel.clear();
+    this.#setKey(keyIndexOf(this.host.read(SERVER_PATHS.wireguardKey)));
+    this.kernel.load(this.key);
+    this.kernel.addresses.clear();
     this.#inboxes = new Map();
     this.#stop = new AbortController();
     let wake: (duty: string) => void = () => undefined;
@@ -128,25 +141,17 @@ export class SimServer {
       sleep: (durationMs, options) => base.sleep(durationMs, options),
     };
     const view = new ClusterView();
+    const config = parseServerConfig(this.files.get(SERVER_PATHS.serverConfig) ?? "");
+    this.kernel.addresses.add(config.management_ip);
     view.filled.servers = true;
     view.filled.containers = true;
     return {
-      config: { ...configOf(this.index, this.keyIndex), endpoints: [this.endpoint] },
+      config: { ...config, endpoints: [this.endpoint] },
       clock,
-      process: {
-        run: (argv) => Promise.resolve(this.kernel.run(argv, base.monotonicMs())),
-        lines: () => {
-          throw new Error("no event stream in the simulation");
-        },
-      },
+      process: this.host.process(this.kernel, () => base.monotonicMs()),
       mesh: this.kernel,
-      files: {
-        read: (path) => Promise.resolve(this.files.get(path)),
-        replace: (path, text) => {
-          this.files.set(path, text);
-          return Promise.resolve();
-        },
-      },
+      keys: this.#cluster.keys,
+      files: this.host.store,
       api: {
         execute: (statements) => {
           for (const statement of statements) {
@@ -184,6 +189,7 @@ export class SimServer {
     const registry = new RegistryDuty(context);
     const collection = new CollectionDuty(context);
     const memory = new MemoryDuty(context);
+    const keyChange = new KeyChangeDuty(context);
     const farewell = new FarewellDuty(context, this.#bind());
     const duty = (name: string, everyMs: number, run: Duty["run"]): Duty => ({
       name,
@@ -200,6 +206,7 @@ export class SimServer {
       duty("registry", 5_000, () => registry.run()),
       duty("collection", 60_000, () => collection.run()),
       duty("memory", 15_000, () => memory.run()),
+      duty("key-change", 3_000, (signal) => keyChange.run(signal)),
       duty("farewell", 5_000, (signal) => farewell.run(signal)),
     ], { clock, logger: context.logger, signal: this.#stop.signal });
   }
@@ -307,12 +314,29 @@ export class SimServer {
 
   /** All that it had is gone; it comes back with another key, as after a reinstallation. */
   reinstall(keyIndex: number): void {
+    this.#setKey(keyIndex);
+    this.files.clear();
+    this.#install();
+    this.replica.clear();
+  }
+
+  /** What `server init` leaves: the key, the secret, and who this is. */
+  #install(): void {
+    this.files.set(SERVER_PATHS.wireguardKey, `${this.key}\n`);
+    this.files.set(SERVER_PATHS.meshSecret, `${MESH_SECRET}\n`);
+    const config = configOf(this.index, this.keyIndex);
+    this.files.set(SERVER_PATHS.serverConfig, JSON.stringify(config, null, 2) + "\n");
+  }
+
+  #setKey(keyIndex: number): void {
     this.keyIndex = keyIndex;
     this.#key = keyOf(keyIndex);
     this.#identity = `${identityOf(keyIndex)}/128`;
-    this.kernel.load(this.key);
-    this.files.clear();
-    this.replica.clear();
+    this.#cluster.holdersOf(this.#key).add(this.id);
+  }
+
+  #losePower(): void {
+    this.#cluster.clock.after(0, () => void (this.isUp && this.kill()));
   }
 
   get #isRemoved(): boolean {
@@ -373,7 +397,9 @@ export class SimServer {
   #removed(key: string): void {
     const owner = this.#cluster.servers.find((server) => server.key === key);
     const evident = [...this.replica.servers.values()].some(({ row }) =>
-      row.wireguardPubkey === key ? row.removedAtMs !== null : row.id === owner?.id
+      row.wireguardPubkey === key
+        ? row.removedAtMs !== null
+        : this.#cluster.holdersOf(key).has(row.id)
     );
     const isKnown = this.context?.facts.removed.some((row) => row.wireguardPubkey === key);
     // A key that nobody has any more, or one that only was to be told of its removal.

@@ -78,6 +78,7 @@ export async function simulate(options: SimulationOptions): Promise<SimulationRe
     cluster.heal();
     await faults.tidyUp();
     for (const server of cluster.servers) {
+      server.host.stepsUntilPowerLoss = undefined;
       if (!server.isUp) server.boot();
       server.skewMs = 0;
     }

@@ -1,7 +1,14 @@
 /** What the duties share: ports, and the facts one duty finds out for another. */
-import type { PeerSeed, ServerConfig } from "@jiji/core/cluster";
+import {
+  type MeshSecret,
+  meshSecretId,
+  pairKey,
+  type PeerSeed,
+  type ServerConfig,
+} from "@jiji/core/cluster";
+import { managementIp } from "@jiji/core/net";
 import type { CorrosionApi, ServerDoc, ServerRow } from "@jiji/core/corrosion";
-import type { Argv, Clock, CommandResult, Logger, Process } from "@jiji/core/runtime";
+import type { Argv, Clock, CommandResult, Logger, Process, Secret } from "@jiji/core/runtime";
 import { isOk } from "@jiji/core/runtime";
 import type { ClusterView } from "./state/cluster_view.ts";
 import type { HealthState } from "./engine/container_health.ts";
@@ -30,6 +37,8 @@ export interface Files {
 export interface DaemonFacts {
   /** The mesh's members but this server, as the topology duty sees them. */
   peers: readonly PeerSeed[];
+  /** Whether the topology duty has looked: before that `peers` says nothing. */
+  isMeshKnown?: boolean;
   /** `ip:port` where others reach this server now, best first; undefined before the first look. */
   endpoints?: readonly string[];
   /** Its interfaces, as last seen. */
@@ -67,6 +76,16 @@ export interface MeshReader {
   routes(): Promise<Routes>;
 }
 
+/** How secrets and names follow from keys, as a port. */
+export interface KeyMaker {
+  meshSecretId(secret: MeshSecret): Promise<string>;
+  pairKey(secret: MeshSecret, a: string, b: string): Promise<Secret>;
+  managementIp(publicKey: string): Promise<string>;
+}
+
+/** As real servers do it. */
+export const SYSTEM_KEYS: KeyMaker = { meshSecretId, pairKey, managementIp };
+
 /** Everything a duty works with. */
 export interface DaemonContext {
   /** Replaced when this server changes its key. */
@@ -75,6 +94,8 @@ export interface DaemonContext {
   readonly process: Process;
   /** Absent: the kernel is asked by commands. */
   readonly mesh?: MeshReader;
+  /** Absent: {@link SYSTEM_KEYS}. */
+  readonly keys?: KeyMaker;
   readonly files: Files;
   readonly api: CorrosionApi;
   readonly view: ClusterView;

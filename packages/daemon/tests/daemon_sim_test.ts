@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { SERVER_PATHS } from "@jiji/core/cluster";
 import { seededRandom } from "@jiji/core/runtime";
+import { PEER_CACHE_FILE } from "../src/duties/topology.ts";
 import { addressOf, keyOf } from "../sim/facts.ts";
-import { momentProblems } from "../sim/invariants.ts";
+import { momentProblems, settledProblems } from "../sim/invariants.ts";
+import { NEW_PEER } from "../sim/sim_kernel.ts";
 import { SimCluster } from "../sim/sim_cluster.ts";
 import { simulate } from "../sim/simulate.ts";
 
@@ -91,13 +93,76 @@ Deno.test("daemon simulation: a server cut off from all keeps its peers", async 
   await cluster.end();
 });
 
+const NEXT_KEY_INDEX = 40_000;
+
+/** Problems that are left once the cluster had time. */
+function problems(cluster: SimCluster): string[] {
+  return settledProblems(cluster, { removed: new Set(), gone: new Set(), quietMs: 0 });
+}
+
+for (let step = 0; step < 5; step++) {
+  Deno.test(`daemon simulation: a key change that loses power after ${step} steps is finished when it is back`, async () => {
+    const cluster = new SimCluster(4, seededRandom(20 + step));
+    await pass(cluster, 60_000);
+    const [one] = cluster.servers;
+    assert.ok(one);
+    one.files.set(SERVER_PATHS.wireguardNextKey, `${keyOf(NEXT_KEY_INDEX)}\n`);
+    one.host.stepsUntilPowerLoss = step;
+    await pass(cluster, 20_000);
+    assert.equal(one.isUp, false, "it lost power in the middle");
+    one.boot();
+    await pass(cluster, 120_000);
+    assert.equal(one.key, keyOf(NEXT_KEY_INDEX));
+    assert.deepEqual(problems(cluster), []);
+    await cluster.end();
+  });
+}
+
+Deno.test("daemon simulation: who lost all rows while cut off changes no key without the others' consent", async () => {
+  const cluster = new SimCluster(4, seededRandom(31));
+  await pass(cluster, 60_000);
+  const [one, ...others] = cluster.servers;
+  assert.ok(one);
+  for (const other of others) cluster.cut(one, other);
+  one.loseDatabase();
+  one.files.set(SERVER_PATHS.wireguardNextKey, `${keyOf(NEXT_KEY_INDEX)}\n`);
+  await pass(cluster, 60_000);
+  assert.equal(one.key, keyOf(1), "nobody has agreed");
+  cluster.heal();
+  await pass(cluster, 120_000);
+  assert.equal(one.key, keyOf(NEXT_KEY_INDEX));
+  assert.deepEqual(problems(cluster), []);
+  await cluster.end();
+});
+
+Deno.test("daemon simulation: a key changed unseen is found again after every database, cache and peer is lost", async () => {
+  const cluster = new SimCluster(3, seededRandom(32));
+  await pass(cluster, 60_000);
+  const [one, ...others] = cluster.servers;
+  assert.ok(one);
+  one.files.set(SERVER_PATHS.wireguardNextKey, `${keyOf(NEXT_KEY_INDEX)}\n`);
+  // It is agreed upon, and the power goes with the new key loaded and before any row tells of it.
+  one.host.stepsUntilPowerLoss = 2;
+  await pass(cluster, 20_000);
+  for (const other of others) {
+    await other.kill();
+    other.loseDatabase();
+    other.files.delete(PEER_CACHE_FILE);
+  }
+  for (const server of cluster.servers) server.boot();
+  await pass(cluster, 120_000);
+  assert.equal(one.key, keyOf(NEXT_KEY_INDEX));
+  assert.deepEqual(problems(cluster), []);
+  await cluster.end();
+});
+
 Deno.test("daemon simulation: what breaks the rules is found", async () => {
   const cluster = new SimCluster(3, seededRandom(1));
   await pass(cluster, 20_000);
   const [one, two] = cluster.servers;
   assert.ok(one && two);
   const allowed = ["10.128.0.0/10"];
-  one.kernel.peers.set(keyOf(one.index), { endpoint: "", allowed, handshakeAtMs: 0 });
+  one.kernel.peers.set(keyOf(one.index), { ...NEW_PEER, allowed });
   one.kernel.isDirty = true;
   assert.deepEqual(momentProblems(cluster), [
     "s1: has itself as a peer",

@@ -212,7 +212,9 @@ Deno.test("missingAccepts(): every member but the server itself and removed ones
     serverRow(3),
     serverRow(4, { removedAtMs: 5 }),
   ];
-  assert.deepEqual(missingAccepts(rows, { self: "s2", nextKey: key(22) }), ["s3"]);
+  const wish = { self: "s2", nextKey: key(22), peers: [peerSeed(1), peerSeed(3)] };
+  assert.deepEqual(missingAccepts(rows, wish), ["s3"]);
+  assert.deepEqual(missingAccepts([CHANGING], wish), ["s1", "s3"], "a lost row is no consent");
   assert.equal(isChangeDue(rows, [peerSeed(2, { next_key: key(22) })]), false);
   rows[2] = serverRow(3, { doc: accepts });
   assert.equal(isChangeDue(rows, [peerSeed(2, { next_key: key(22) })]), true);
@@ -299,6 +301,7 @@ async function changing(addresses = "") {
       return "";
     });
   context.view.filled.servers = true;
+  context.facts.isMeshKnown = true;
   return { ...made, present, duty: new KeyChangeDuty(context) };
 }
 

@@ -6,11 +6,12 @@ import {
   SERVER_UNITS,
   WIREGUARD_CONF,
 } from "@jiji/core/cluster";
-import { isWireguardKey, managementIp } from "@jiji/core/net";
+import { isWireguardKey } from "@jiji/core/net";
 import {
   COMMAND_TIMEOUT_MS,
   type DaemonContext,
   mustRun,
+  SYSTEM_KEYS,
   tellDoc,
   tryRun,
 } from "../daemon_context.ts";
@@ -72,10 +73,15 @@ export class KeyChangeDuty {
 
   /** Nobody's view counts before it is whole and shows this server's own announcement. */
   #isAgreed(nextKey: string): boolean {
-    const { view, config, logger } = this.#context;
+    const { view, config, logger, facts } = this.#context;
+    const { peers } = facts;
     const own = view.servers.get(config.server_id);
-    if (!view.filled.servers || own?.doc.next_key !== nextKey) return false;
-    const missing = missingAccepts(view.servers.values(), { self: config.server_id, nextKey });
+    if (!view.filled.servers || !facts.isMeshKnown || own?.doc.next_key !== nextKey) return false;
+    const missing = missingAccepts(view.servers.values(), {
+      self: config.server_id,
+      nextKey,
+      peers,
+    });
     const before = changingBefore(view.servers.values(), config.server_id);
     const waitsFor = `${missing.join()} ${before.join()}`;
     if (waitsFor !== this.#waitsFor) {
@@ -87,7 +93,7 @@ export class KeyChangeDuty {
 
   async #change(publicKey: string, signal: AbortSignal): Promise<void> {
     const { config, files, facts, logger, wake } = this.#context;
-    const present = await managementIp(publicKey);
+    const present = await (this.#context.keys ?? SYSTEM_KEYS).managementIp(publicKey);
     const former = config.management_ip;
     logger.info("changing the key", { publicKey, identity: present, former });
     const ip = (...words: string[]) => mustRun(this.#context, ["ip", ...words], signal);

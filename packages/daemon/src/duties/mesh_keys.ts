@@ -1,19 +1,13 @@
 /** Keys of the mesh as the topology duty needs them: read, derived once, remembered. */
-import {
-  meshSecretId,
-  pairKey,
-  parseMeshSecret,
-  type PeerSeed,
-  SERVER_PATHS,
-} from "@jiji/core/cluster";
-import { managementIp } from "@jiji/core/net";
+import { parseMeshSecret, type PeerSeed, SERVER_PATHS } from "@jiji/core/cluster";
 import type { Secret } from "@jiji/core/runtime";
-import { type DaemonContext, tellDoc } from "../daemon_context.ts";
+import { type DaemonContext, type KeyMaker, SYSTEM_KEYS, tellDoc } from "../daemon_context.ts";
 import type { PskFacts, Sessions } from "../mesh/sessions.ts";
 
 /** Preshared keys, and the identities of keys that servers are about to change to. */
 export class MeshKeys {
   readonly #context: DaemonContext;
+  readonly #keys: KeyMaker;
   #text: string | undefined;
   #secret: Secret | undefined;
   #secretId: string | undefined;
@@ -22,6 +16,7 @@ export class MeshKeys {
 
   constructor(context: DaemonContext) {
     this.#context = context;
+    this.#keys = context.keys ?? SYSTEM_KEYS;
   }
 
   /** Reads the secret anew and makes the keys that are missing. */
@@ -32,13 +27,16 @@ export class MeshKeys {
       this.#text = text;
       this.#pairKeys.clear();
       this.#secret = parseMeshSecret(text);
-      this.#secretId = this.#secret && await meshSecretId(this.#secret);
+      this.#secretId = this.#secret && await this.#keys.meshSecretId(this.#secret);
       this.#tell();
     }
     if (this.#secret) {
       for (const { server_id } of peers) {
         if (this.#pairKeys.has(server_id)) continue;
-        this.#pairKeys.set(server_id, await pairKey(this.#secret, config.server_id, server_id));
+        this.#pairKeys.set(
+          server_id,
+          await this.#keys.pairKey(this.#secret, config.server_id, server_id),
+        );
       }
     }
     return {
@@ -61,7 +59,7 @@ export class MeshKeys {
   async identities(peers: readonly PeerSeed[]): Promise<ReadonlyMap<string, string>> {
     for (const { next_key } of peers) {
       if (next_key === undefined || this.#identities.has(next_key)) continue;
-      this.#identities.set(next_key, await managementIp(next_key));
+      this.#identities.set(next_key, await this.#keys.managementIp(next_key));
     }
     return this.#identities;
   }

@@ -1,16 +1,16 @@
 /** Duties about removed servers: remembering them, telling them, and being one. */
-import {
-  FAREWELL_PORT,
-  MESH_INTERFACE,
-  pairKey,
-  parseMeshSecret,
-  SERVER_PATHS,
-} from "@jiji/core/cluster";
+import { FAREWELL_PORT, MESH_INTERFACE, parseMeshSecret, SERVER_PATHS } from "@jiji/core/cluster";
 import { type ServerRow, tombstoneServer } from "@jiji/core/corrosion";
 import { parseCidr, serverAddress } from "@jiji/core/net";
 import { isOk, messageOf } from "@jiji/core/runtime";
 import { ownRow } from "../state/corrosion_client.ts";
-import { COMMAND_TIMEOUT_MS, type DaemonContext, mustRun, tryRun } from "../daemon_context.ts";
+import {
+  COMMAND_TIMEOUT_MS,
+  type DaemonContext,
+  mustRun,
+  SYSTEM_KEYS,
+  tryRun,
+} from "../daemon_context.ts";
 import {
   areInPlace,
   argvDropRule,
@@ -211,6 +211,7 @@ export class FarewellDuty {
     const secret = farewell.psk !== undefined && farewell.psk === facts.doc?.psk
       ? parseMeshSecret(await files.read(SERVER_PATHS.meshSecret) ?? "")
       : undefined;
+    const { pairKey } = this.#context.keys ?? SYSTEM_KEYS;
     const key = secret && await pairKey(secret, config.server_id, farewell.serverId);
     if (key) await files.replace(FAREWELL_KEY_FILE, `${key.reveal()}\n`, { mode: 0o600 });
     try {

@@ -134,6 +134,7 @@ export class TopologyDuty {
     const holders = new Set(wireguard?.peers.map((peer) => peer.publicKey));
     const topology = this.#plan(known, holders);
     context.facts.peers = topology.peers;
+    context.facts.isMeshKnown = true;
     this.#report(topology);
     if (!wireguard) return await this.#restartMesh(signal);
     this.#sessions = watchSessions(this.#sessions, wireguard, context.clock.monotonicMs());
@@ -156,9 +157,9 @@ export class TopologyDuty {
       if (done && step.kind === "setPeer") keys.add(step.publicKey);
     }
     await this.#remember(topology.peers);
-    this.#accept(topology.peers, keys);
     const moved = movedPeers(topology.peers, wireguard, observed.identities ?? new Map());
     await this.#follow(known.rows, moved);
+    this.#accept(topology.peers, keys);
     await this.#meet(moved, signal);
     return this.#pace(known.rows, topology.peers);
   }

@@ -7,15 +7,22 @@ import { seedOf } from "./peer_reconciler.ts";
 import type { WireguardState } from "./wg_show.ts";
 import { keysOf } from "./sessions.ts";
 
-/** Members that do not take this next key for the server's yet, by name. */
+/**
+ * Members that do not take this next key for the server's yet, by name. Those of `peers` that have no
+ * row are among them: a state that was lost shows few rows, and nobody's silence is consent.
+ */
 export function missingAccepts(
   rows: Iterable<ServerRow>,
-  o: { readonly self: string; readonly nextKey: string },
+  o: { readonly self: string; readonly nextKey: string; readonly peers: readonly PeerSeed[] },
 ): string[] {
-  return [...rows]
+  const all = [...rows];
+  const names = new Set(all.map((row) => row.id));
+  const unknown = o.peers.map((peer) => peer.server_id).filter((id) => !names.has(id));
+  const silent = all
     .filter((row) => row.removedAtMs === null && row.id !== o.self)
     .filter((row) => !row.doc.accepts?.includes(o.nextKey))
-    .map((row) => row.id).sort();
+    .map((row) => row.id);
+  return [...silent, ...unknown].sort();
 }
 
 /** Servers that change their key before this one does, by name: one at a time. */
@@ -28,7 +35,7 @@ export function changingBefore(rows: Iterable<ServerRow>, self: string): string[
 /** Next keys among peers that every member but their owner accepts: a change is due any moment. */
 export function isChangeDue(rows: readonly ServerRow[], peers: readonly PeerSeed[]): boolean {
   return peers.some(({ server_id: self, next_key: nextKey }) =>
-    nextKey !== undefined && missingAccepts(rows, { self, nextKey }).length === 0
+    nextKey !== undefined && missingAccepts(rows, { self, nextKey, peers: [] }).length === 0
   );
 }
 
@@ -112,7 +119,10 @@ export function planFollow(
   const identities = new Map(moved.map(({ former, present }) => [former, present]));
   const followed = seeds.map((seed) => {
     const row = live.get(seed.server_id);
-    if (!row || row.wireguardPubkey === seed.public_key) return seed;
+    if (!row) return seed;
+    // A next key outlives database and cache here: its server may change while this one has neither.
+    const isSame = row.wireguardPubkey === seed.public_key && row.doc.next_key === seed.next_key;
+    if (isSame) return seed;
     const former = normalizeIp(seed.management_ip);
     if (former !== undefined && former !== row.managementIp) {
       identities.set(former, row.managementIp);

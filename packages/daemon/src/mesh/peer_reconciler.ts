@@ -56,7 +56,8 @@ export function planTopology(
   const candidates = new Map<string, PeerSeed>();
   const remembered = [...known.cache, ...known.seeds];
   for (const seed of remembered) {
-    if (!rows.has(seed.server_id)) candidates.set(seed.server_id, seed);
+    if (rows.has(seed.server_id)) continue;
+    candidates.set(seed.server_id, withLatest(seed, candidates.get(seed.server_id)));
   }
   for (const row of known.rows) if (row.removedAtMs === null) candidates.set(row.id, seedOf(row));
   candidates.delete(self.server_id);
@@ -81,6 +82,17 @@ export function planTopology(
     gone: goneKeys(rows, remembered).filter((one) => !live.has(one.publicKey)),
     gonePrefixes: gonePrefixes(known, granted),
     conflicts,
+  };
+}
+
+/** A seed from when this server joined, with what was learnt of the same key since. */
+function withLatest(seed: PeerSeed, cached: PeerSeed | undefined): PeerSeed {
+  if (cached?.public_key !== seed.public_key) return seed;
+  const { psk, next_key } = cached;
+  return {
+    ...seed,
+    ...(psk === undefined ? {} : { psk }),
+    ...(next_key === undefined ? {} : { next_key }),
   };
 }
 
