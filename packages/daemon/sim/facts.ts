@@ -113,9 +113,6 @@ export function containerOf(index: number, generation: number): ObservedContaine
   };
 }
 
-/** From which the preshared keys of all pairs are made. */
-export const MESH_SECRET = keyOf(0x0f_ff_ff);
-
 /** Network of a server's containers. */
 export function blockOf(index: number): string {
   return `${prefix(index)}.0/24`;

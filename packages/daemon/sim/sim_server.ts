@@ -24,7 +24,6 @@ import {
   identityOf,
   keyIndexOf,
   keyOf,
-  MESH_SECRET,
 } from "./facts.ts";
 import { Inbox } from "./inbox.ts";
 import { type Change, Replica } from "./replica.ts";
@@ -320,10 +319,9 @@ export class SimServer {
     this.replica.clear();
   }
 
-  /** What `server init` leaves: the key, the secret, and who this is. */
+  /** What `server init` leaves: the key, and who this is. */
   #install(): void {
     this.files.set(SERVER_PATHS.wireguardKey, `${this.key}\n`);
-    this.files.set(SERVER_PATHS.meshSecret, `${MESH_SECRET}\n`);
     const config = configOf(this.index, this.keyIndex);
     this.files.set(SERVER_PATHS.serverConfig, JSON.stringify(config, null, 2) + "\n");
   }

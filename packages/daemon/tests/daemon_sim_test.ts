@@ -28,17 +28,13 @@ for (const seed of [1, 2, 3, 4, 5, 6]) {
   });
 }
 
-/** Stories that once ended badly, and what it was. */
-const FORMER_FAILURES = [
-  { servers: 5, seed: 13, what: "two removed servers with one key are not told in turns" },
-  { servers: 8, seed: 3, what: "a stranger's key is that of a member who was added again" },
-  { servers: 6, seed: 21, what: "two removed servers with one address are not told in turns" },
-  { servers: 5, seed: 12, what: "a member asked by the operator was alone" },
-] as const;
-
-for (const { servers, seed, what } of FORMER_FAILURES) {
-  Deno.test(`daemon simulation: ${what} (${servers} servers, seed ${seed})`, async () => {
-    const report = await simulate({ servers, faultMs: 180_000, seed });
+/**
+ * Other sizes. Seeds 13 of 5, 3 of 8, 21 of 6 and 12 of 5 once ended badly; the world has changed since
+ * and they tell other stories now, what they found is held by tests of `planFarewells()` and others.
+ */
+for (const [servers, seed] of [[5, 13], [8, 3], [6, 21], [5, 12], [6, 1051], [15, 1112]] as const) {
+  Deno.test(`daemon simulation: ${servers} servers converge (seed ${seed})`, async () => {
+    const report = await simulate({ servers, faultMs: 180_000 + (seed % 3) * 60_000, seed });
     assert.deepEqual(report.violations, []);
   });
 }
