@@ -3,20 +3,24 @@
 import { parseArgs } from "node:util";
 import { simulate } from "../packages/daemon/sim/simulate.ts";
 
-const HELP = `Usage: bin/sim [--servers 64] [--minutes 60] [--seed 1] [--quiet]
+const HELP = `Usage: bin/sim [--servers 64] [--minutes 60] [--seed 1] [--psk] [--quiet]
 
 Runs the daemon's duties on simulated servers with a simulated clock and network: loss, delays of
 minutes, partitions of any shape, power loss of one or all, lost databases, peers and caches, wrong
 clocks, moves, removals, servers added again, clones of a machine, rows that a stranger wrote. After
 each step it looks at every kernel's peers and routes, at who wrote what, and at what jiji-dns would
 answer. Prints seed, events, faults, violations and what it cost; exit code 1 when something that must
-never happen did, or when the cluster does not settle once the faults are over.`;
+never happen did, or when the cluster does not settle once the faults are over.
+
+  --psk    links have preshared keys, and servers forget that of others with their state
+  --quiet  no line for each fault`;
 
 const { values } = parseArgs({
   options: {
     servers: { type: "string", default: "64" },
     minutes: { type: "string", default: "60" },
     seed: { type: "string", default: "1" },
+    psk: { type: "boolean", default: false },
     quiet: { type: "boolean", default: false },
     help: { type: "boolean", default: false },
   },
@@ -36,6 +40,7 @@ console.log(`seed ${seed}  ${servers} servers  ${minutes} simulated minutes of f
 const report = await simulate({
   servers,
   seed,
+  presharedKeys: values.psk,
   faultMs: minutes * 60_000,
   onFault: (atMs, text) => {
     if (!values.quiet) console.log(`${seconds(atMs).padStart(10)}  ${text}`);

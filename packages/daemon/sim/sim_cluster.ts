@@ -34,6 +34,7 @@ export class SimCluster {
   readonly clock = new SimClock();
   readonly servers: SimServer[] = [];
   readonly random: Random;
+  readonly secret: string | undefined;
   /** Share of datagrams and gossip rounds that are lost. */
   loss = 0;
   /** Datagrams that were sent. */
@@ -55,8 +56,10 @@ export class SimCluster {
   #rounds = 0;
   #handshakesAtMs = -Infinity;
 
-  constructor(count: number, random: Random) {
+  /** @param o `secret` is what preshared keys are made from; without it there are none. */
+  constructor(count: number, random: Random, o: { readonly secret?: string | undefined } = {}) {
     this.random = random;
+    this.secret = o.secret;
     for (let index = 1; index <= count; index++) {
       this.add(index);
     }

@@ -324,6 +324,7 @@ export class SimServer {
     this.files.set(SERVER_PATHS.wireguardKey, `${this.key}\n`);
     const config = configOf(this.index, this.keyIndex);
     this.files.set(SERVER_PATHS.serverConfig, JSON.stringify(config, null, 2) + "\n");
+    if (this.#cluster.secret) this.files.set(SERVER_PATHS.meshSecret, `${this.#cluster.secret}\n`);
   }
 
   #setKey(keyIndex: number): void {

@@ -1,5 +1,6 @@
 /** A whole run: calm, faults, calm again; the invariants are looked at in every step. */
 import { seededRandom } from "@jiji/core/runtime";
+import { keyOf } from "./facts.ts";
 import { FaultMaker } from "./faults.ts";
 import { momentProblems, settledProblems } from "./invariants.ts";
 import { SimCluster } from "./sim_cluster.ts";
@@ -10,6 +11,8 @@ export interface SimulationOptions {
   /** Simulated time with faults, milliseconds. */
   readonly faultMs: number;
   readonly seed: number;
+  /** Whether links have preshared keys. Default: no. */
+  readonly presharedKeys?: boolean;
   /** Told of each fault, with the simulated time. */
   readonly onFault?: (atMs: number, text: string) => void;
 }
@@ -35,13 +38,17 @@ const CALM_PER_SERVER_MS = 400;
 /** A calm cluster changes nothing for this long, milliseconds. */
 const QUIET_MS = 15_000;
 const STEP_MS = 3_000;
+/** The secret looks like a key; no server has this one. */
+const SECRET_INDEX = (1 << 20) - 1;
 /** A run ends after this many violations: the first ones tell. */
 const VIOLATIONS_MAX = 20;
 
 /** Runs a story; what it finds is in the report, never thrown. */
 export async function simulate(options: SimulationOptions): Promise<SimulationReport> {
   const random = seededRandom(options.seed);
-  const cluster = new SimCluster(options.servers, random);
+  const cluster = new SimCluster(options.servers, random, {
+    secret: options.presharedKeys ? keyOf(SECRET_INDEX) : undefined,
+  });
   const faults = new FaultMaker(cluster, random);
   const violations: string[] = [];
   const check = () => violations.push(...momentProblems(cluster));

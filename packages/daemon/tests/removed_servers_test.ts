@@ -217,6 +217,24 @@ Deno.test("FarewellDuty: without the rule no key stays; rules of servers that ar
   );
 });
 
+Deno.test("FarewellDuty: one that failed half way leaves no rule against a server that is back", async () => {
+  const process = farewellProcess("-A PREROUTING -s 10.210.3.1/32 -i jiji0 -j DROP\n")
+    .on("wg set jiji0", () => ({ exitCode: 1, stderr: "no such device" }));
+  const { context } = setUp({ process });
+  context.view.filled.servers = true;
+  const duty = new FarewellDuty(context, () => {
+    throw new Error("no address");
+  });
+  // Before: nothing is to be told, and that is arranged.
+  await duty.run(SIGNAL);
+  context.view.servers.set("s3", serverRow(3, { removedAtMs: context.clock.nowMs() }));
+  await assert.rejects(duty.run(SIGNAL), /no such device/);
+  context.view.servers.set("s3", serverRow(3));
+  const before = process.commands("iptables -w 5 -t raw -D").length;
+  await duty.run(SIGNAL);
+  assert.equal(process.commands("iptables -w 5 -t raw -D").length, before + 1);
+});
+
 /** WireGuard with what a farewell leaves of s3; its last handshake in Unix seconds. */
 const narrowed = (handshakeAtSeconds = 0) =>
   parseWgDump(

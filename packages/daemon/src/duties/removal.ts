@@ -145,6 +145,8 @@ export class FarewellDuty {
     const wireguard = await observeWireguard(this.#context, signal);
     facts.wireguard = wireguard;
     if (!wireguard) return;
+    // Should this fail half way, it is begun anew in the next round.
+    this.#arranged = undefined;
     this.#kept = await this.#keepOut(farewells, signal);
     facts.told = new Set(this.#kept.map((one) => one.publicKey));
     await this.#narrow(this.#kept, wireguard, signal);
@@ -211,8 +213,8 @@ export class FarewellDuty {
     const secret = farewell.psk !== undefined && farewell.psk === facts.doc?.psk
       ? parseMeshSecret(await files.read(SERVER_PATHS.meshSecret) ?? "")
       : undefined;
-    const { pairKey } = this.#context.keys ?? SYSTEM_KEYS;
-    const key = secret && await pairKey(secret, config.server_id, farewell.serverId);
+    const keys = this.#context.keys ?? SYSTEM_KEYS;
+    const key = secret && await keys.pairKey(secret, config.server_id, farewell.serverId);
     if (key) await files.replace(FAREWELL_KEY_FILE, `${key.reveal()}\n`, { mode: 0o600 });
     try {
       await mustRun(this.#context, argvNarrowPeer(farewell, { hasKey: key !== undefined }), signal);
