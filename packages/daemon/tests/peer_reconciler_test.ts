@@ -54,6 +54,23 @@ Deno.test("planTopology(): rows, seeds and cache together, never ourselves", () 
   assert.deepEqual(names(topology), ["s2", "s3", "s4"]);
 });
 
+Deno.test("planTopology(): after a loss of power forged rows and clones take nothing from old peers", () => {
+  const rivals = [
+    serverRow(7, { id: "evil", subnet: serverRow(2).subnet }),
+    serverRow(7, { id: "a-clone", wireguardPubkey: key(2) }),
+    // A known server whose row was garbled claims what another has.
+    serverRow(3, { id: "b3", subnet: serverRow(2).subnet }),
+  ];
+  for (const rival of rivals) {
+    for (const remembered of ["cache", "seeds"] as const) {
+      const files = { [remembered]: [peerSeed(2), peerSeed(3, { server_id: "b3" })] };
+      const topology = planTopology(SELF, known({ rows: [serverRow(2), rival], ...files }), NOBODY);
+      assert.ok(names(topology).includes("s2"), `${rival.id}, ${remembered}`);
+      assert.deepEqual(topology.conflicts.map((one) => one.serverId), [rival.id]);
+    }
+  }
+});
+
 Deno.test("planTopology(): a row wins over what files remember", () => {
   const row = serverRow(2, { endpoints: ["198.51.100.2:31820"] });
   const topology = planTopology(SELF, known({ rows: [row], seeds: [peerSeed(2)] }), NOBODY);

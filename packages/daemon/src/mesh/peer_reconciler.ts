@@ -44,8 +44,9 @@ export interface Self extends
 
 /**
  * Merges rows, seeds and cache. Of two servers that claim one key or overlapping addresses the one
- * in `holders` (the keys WireGuard has now) stays, else the first by name: a late or forged row
- * takes nothing from a peer that works.
+ * in `holders` (the keys WireGuard has now) stays, else the one that seeds or cache have with that
+ * block and key, else the first by name: a late or forged row, or a clone, takes nothing from a peer
+ * that works or that did before a loss of power.
  */
 export function planTopology(
   self: Self,
@@ -61,8 +62,10 @@ export function planTopology(
   }
   for (const row of known.rows) if (row.removedAtMs === null) candidates.set(row.id, seedOf(row));
   candidates.delete(self.server_id);
+  const before = new Map([...known.seeds, ...known.cache].map((seed) => [seed.server_id, seed]));
   const sorted = [...candidates.values()].sort((a, b) =>
     Number(holders.has(b.public_key)) - Number(holders.has(a.public_key)) ||
+    sameAsBefore(b, before) - sameAsBefore(a, before) ||
     (a.server_id < b.server_id ? -1 : 1)
   );
   const claims = new Claims(self.cluster_cidr);
@@ -83,6 +86,13 @@ export function planTopology(
     gonePrefixes: gonePrefixes(known, granted),
     conflicts,
   };
+}
+
+/** How much of what a peer claims it had already when this server wrote its files. */
+function sameAsBefore(peer: PeerSeed, before: ReadonlyMap<string, PeerSeed>): number {
+  const known = before.get(peer.server_id);
+  if (!known) return 0;
+  return Number(known.block === peer.block) + Number(known.public_key === peer.public_key);
 }
 
 /** A seed from when this server joined, with what was learnt of the same key since. */
