@@ -1,5 +1,6 @@
 import * as v from "valibot";
 import { PROJECT_NAME, SERVER_NAME, SERVICE_NAME } from "../cluster/names.ts";
+import type { PeerSeed } from "../cluster/peer_seed.ts";
 import { normalizeIp, parseCidr, parseIpv4 } from "../net/ip.ts";
 import { parseEndpoint } from "../net/endpoint.ts";
 import { isWireguardKey } from "../net/management_ip.ts";
@@ -202,4 +203,18 @@ function refusal(table: string, columns: string, issue: v.BaseIssue<unknown>): s
   const column = columns.split(", ")[index] ?? "row";
   const found = issue.received.replace(/[^\x20-\x7e]/g, "?").slice(0, 60);
   return `${table} row refused: ${column} can't be ${found}`;
+}
+
+/** The server of a row as files name it, for a start without Corrosion. */
+export function seedOfRow(row: ServerRow): PeerSeed {
+  const { psk, next_key } = row.doc;
+  return {
+    server_id: row.id,
+    public_key: row.wireguardPubkey,
+    block: row.subnet,
+    management_ip: row.managementIp,
+    endpoints: [...row.endpoints],
+    ...(psk === undefined ? {} : { psk }),
+    ...(next_key === undefined ? {} : { next_key }),
+  };
 }

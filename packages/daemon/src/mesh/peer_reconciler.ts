@@ -2,7 +2,7 @@
  * Who the peers of this server are. Pure. A peer leaves only on evidence: its server's tombstone, or a new key in its server's own row.
  */
 import type { PeerSeed, ServerConfig } from "@jiji/core/cluster";
-import type { ServerRow } from "@jiji/core/corrosion";
+import { seedOfRow, type ServerRow } from "@jiji/core/corrosion";
 import { normalizePrefix } from "@jiji/core/net";
 import { Claims } from "./claims.ts";
 
@@ -126,16 +126,7 @@ const seeds = new WeakMap<ServerRow, PeerSeed>();
 export function seedOf(row: ServerRow): PeerSeed {
   const known = seeds.get(row);
   if (known) return known;
-  const { psk, next_key } = row.doc;
-  const seed: PeerSeed = {
-    server_id: row.id,
-    public_key: row.wireguardPubkey,
-    block: row.subnet,
-    management_ip: row.managementIp,
-    endpoints: [...row.endpoints],
-    ...(psk === undefined ? {} : { psk }),
-    ...(next_key === undefined ? {} : { next_key }),
-  };
+  const seed = seedOfRow(row);
   seeds.set(row, seed);
   return seed;
 }

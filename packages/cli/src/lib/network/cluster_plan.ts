@@ -8,6 +8,7 @@ import {
   type PeerSeed,
   renderCidr,
   renderEndpoint,
+  seedOfRow,
   type ServerConfig,
   type ServerRow,
 } from "@jiji/core";
@@ -142,7 +143,7 @@ function otherPeers(
   const { rows, secretId } = known;
   const peers = new Map<string, PeerSeed>();
   for (const row of rows) {
-    if (row.removedAtMs === null) peers.set(row.id, peerOfRow(row));
+    if (row.removedAtMs === null) peers.set(row.id, seedOfRow(row));
   }
   for (const config of configs.values()) {
     peers.set(config.server_id, {
@@ -159,19 +160,6 @@ function otherPeers(
   }
   peers.delete(name);
   return [...peers.values()].sort((a, b) => a.server_id < b.server_id ? -1 : 1);
-}
-
-function peerOfRow(row: ServerRow): PeerSeed {
-  const { psk, next_key } = row.doc;
-  return {
-    server_id: row.id,
-    public_key: row.wireguardPubkey,
-    block: row.subnet,
-    management_ip: row.managementIp,
-    endpoints: [...row.endpoints],
-    ...(psk === undefined ? {} : { psk }),
-    ...(next_key === undefined ? {} : { next_key }),
-  };
 }
 
 /** Members first: newcomers have nothing to tell yet. */
