@@ -74,6 +74,41 @@ export async function underMesh<T>(
   return result;
 }
 
+/** Looks $2 up until the file $1 is there; prints how often, and when there were fewer than $3. */
+const LOOK_ON = `looks=0; when=
+while [ ! -e "$1" ]; do
+  looks=$((looks + 1))
+  found=$(nslookup "$2" | grep -c "Address: 10[.]210[.]")
+  [ "$found" -ge "$3" ] || when="$when $(date +%T):$found"
+  sleep 0.1
+done
+rm "$1"
+echo "$looks$when"`;
+
+/** Asserts that containers of these servers see an instance on every server while `work` runs. */
+export async function namesKept<T>(
+  shop: Shop,
+  o: { readonly what: string; readonly by: readonly Server[] },
+  work: () => Promise<T>,
+): Promise<T> {
+  const flag = `/tmp/stop-${crypto.randomUUID()}`;
+  const script = ["sh", "-c", LOOK_ON, "sh", flag, "shop-web.jiji", `${SERVERS.length}`];
+  const looking = o.by.map((server) => shop.lab.on(server, inWeb(...script)));
+  let result: T;
+  try {
+    result = await work();
+  } finally {
+    await Promise.all(o.by.map((server) => shop.lab.on(server, inWeb("touch", flag))));
+  }
+  for (const [index, text] of (await Promise.all(looking)).entries()) {
+    const [looks, ...fewer] = text.trim().split(" ");
+    tell(`${o.what}: ${o.by[index]} looked ${looks} times, ${fewer.length} in vain`);
+    assert.ok(Number(looks) > 5, `only ${looks} looks`);
+    assert.deepEqual(fewer, [], `${o.what}: ${o.by[index]} missed some`);
+  }
+  return result;
+}
+
 /** A command in the web container of a server. */
 export function inWeb(...argv: readonly string[]): string[] {
   return [STORY_ENGINE, "exec", "shop-web", ...argv];

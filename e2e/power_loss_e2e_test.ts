@@ -1,21 +1,7 @@
 import assert from "node:assert/strict";
+import { addresses, allIsWell, sees, SERVERS } from "./healing.ts";
 import { eventually } from "./lab.ts";
 import { chapter, secondsSince, Shop, STORY_ENGINE, tell } from "./shop.ts";
-
-const SERVERS = ["s1", "s2", "s3"] as const;
-
-/** Addresses that a server's jiji-dns gives for a name, sorted. */
-async function addresses(shop: Shop, server: string, name: string): Promise<string[]> {
-  const outcome = await shop.lab.tryOn(server, [
-    STORY_ENGINE,
-    "exec",
-    "shop-web",
-    "nslookup",
-    name,
-  ]);
-  const answer = outcome.stdout.split("\n\n").slice(1).join("\n");
-  return [...answer.matchAll(/Address: +([0-9.]+)/g)].map((match) => match[1]!).sort();
-}
 
 async function api(shop: Shop, server: string): Promise<boolean> {
   const inside = `${STORY_ENGINE} exec shop-web timeout 3 wget -q -O - http://shop-api.jiji:8080/`
@@ -31,7 +17,7 @@ Deno.test("power loss: others leave a dead server out, and it comes back by itse
     configure: (text) => text.replace("user: root", "user: root\n  connect_timeout: 4"),
   });
   const { lab } = shop;
-  const all = await addresses(shop, "s1", "shop-web.jiji");
+  const all = await addresses(shop, "s1");
   assert.equal(all.length, 3);
 
   await chapter(t, "within seconds the others' DNS leaves out what was on it", async () => {
@@ -41,7 +27,7 @@ Deno.test("power loss: others leave a dead server out, and it comes back by itse
     const atMs = performance.now();
     for (const server of ["s1", "s3"]) {
       await eventually(`${server} leaves out ${gone}`, async () => {
-        const now = await addresses(shop, server, "shop-web.jiji");
+        const now = await addresses(shop, server);
         return now.length === 2 && !now.includes(gone[0]!) ? true : undefined;
       }, { timeoutMs: 10_000 });
     }
@@ -70,7 +56,7 @@ Deno.test("power loss: others leave a dead server out, and it comes back by itse
     tell(`s2's own services were behind its proxy ${secondsSince(atMs)} s after power on`);
     for (const server of SERVERS) {
       await eventually(`${server} knows all three instances`, async () => {
-        const now = await addresses(shop, server, "shop-web.jiji");
+        const now = await addresses(shop, server);
         return now.join() === all.join() ? true : undefined;
       }, { timeoutMs: 30_000 });
     }
@@ -87,10 +73,24 @@ Deno.test("power loss: others leave a dead server out, and it comes back by itse
     tell(`everything served again ${secondsSince(atMs)} s after power on`);
     for (const server of SERVERS) {
       await eventually(`${server} knows all three instances`, async () => {
-        const now = await addresses(shop, server, "shop-web.jiji");
+        const now = await addresses(shop, server);
         return now.join() === all.join() ? true : undefined;
       }, { timeoutMs: 30_000 });
     }
+  });
+
+  await chapter(t, "one is shut down in order: it says so, and is left at once", async () => {
+    const others = ["s1", "s2"] as const;
+    await lab.on("s3", ["systemctl", "poweroff"]);
+    const left = { by: others, instances: others, withinS: 4, sinceMs: performance.now() };
+    await sees(shop, { ...left, what: "the others left s3" });
+    for (const server of others) {
+      const journal = ["journalctl", "-u", "jiji-daemon", "--since", "-1min", "-o", "cat"];
+      assert.match(await lab.on(server, journal), /"server shuts down".*"s3"/);
+    }
+    await lab.kill("s3");
+    await lab.boot("s3");
+    await allIsWell(shop, { sinceMs: performance.now(), withinS: 90, what: "s3 is back" });
   });
 
   await chapter(t, "nothing had to be done, and nothing is to be done", async () => {

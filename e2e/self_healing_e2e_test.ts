@@ -3,6 +3,7 @@ import {
   allIsWell,
   inWeb,
   knownServers,
+  namesKept,
   type Pair,
   pairsAmong,
   query,
@@ -61,6 +62,21 @@ const LOSE_DATABASE = "systemctl kill -s KILL jiji-corrosion; " +
 
 const LOSE_DAEMON = "systemctl kill -s KILL jiji-daemon; " +
   "rm -rf /var/lib/jiji/daemon/* /run/jiji/liveness.json";
+
+/** Waits until a server has noticed that another's daemon does not answer, and that it is there. */
+async function vouchesFor(
+  shop: Shop,
+  o: { readonly by: Server; readonly server: Server },
+): Promise<void> {
+  const journal = ["journalctl", "-u", "jiji-daemon", "--since", "-20s", "-o", "cat"];
+  await eventually(`${o.by} misses the daemon of ${o.server}`, async () => {
+    const lines = (await shop.lab.on(o.by, journal)).split("\n");
+    const told = lines.some((line) =>
+      line.includes("daemons do not answer, their servers do") && line.includes(`"${o.server}"`)
+    );
+    return told ? true : undefined;
+  }, { timeoutMs: 15_000 });
+}
 
 async function loseDatabase(shop: Shop, server: Server): Promise<void> {
   await shop.lab.on(server, ["sh", "-c", LOSE_DATABASE]);
@@ -166,17 +182,26 @@ Deno.test("self-healing: what breaks on one server is mended there, and others n
       }),
   );
 
-  await chapter(t, "the daemon is killed and its state deleted", () =>
-    healsByItself(shop, {
-      what: "daemon's state lost",
-      pairs: all,
-      strike: () => lab.on("s3", ["sh", "-c", LOSE_DAEMON]),
-      mended: async () => {
-        const files = ["/var/lib/jiji/daemon/peers.json", "/run/jiji/liveness.json"];
-        return (await lab.tryOn("s3", ["ls", ...files])).code === 0;
-      },
-      withinS: 30,
-    }));
+  await chapter(
+    t,
+    "the daemon hangs, is killed and its state deleted: its server stays",
+    () =>
+      namesKept(shop, { what: "daemon lost", by: ["s1", "s2"] }, () =>
+        healsByItself(shop, {
+          what: "daemon's state lost",
+          pairs: all,
+          strike: async () => {
+            await lab.on("s3", ["systemctl", "kill", "-s", "STOP", "jiji-daemon"]);
+            await vouchesFor(shop, { by: "s1", server: "s3" });
+            await lab.on("s3", ["sh", "-c", LOSE_DAEMON]);
+          },
+          mended: async () => {
+            const files = ["/var/lib/jiji/daemon/peers.json", "/run/jiji/liveness.json"];
+            return (await lab.tryOn("s3", ["ls", ...files])).code === 0;
+          },
+          withinS: 30,
+        })),
+  );
 
   await chapter(t, "a daemon's clock is ten minutes wrong, either way", async () => {
     await wrongClock(shop, 600_000);

@@ -20,6 +20,8 @@ import type { SimServer } from "./sim_server.ts";
 const SKEW_MAX_MS = 10 * 60_000;
 /** Packets and rows are late by up to this, milliseconds. */
 const DELAY_MAX_MS = 3 * 60_000;
+/** A daemon is there again after this long, or up to twice as long on a busy server, milliseconds. */
+const DAEMON_RESTART_MS = 2_500;
 /** Clones get indices from here on, and strangers' servers beyond those. */
 const CLONES_FROM = 12_000;
 const STRANGERS_FROM = 14_000;
@@ -73,6 +75,7 @@ export class FaultMaker {
       () => this.#power(),
       () => this.#power(),
       () => this.#powerOfAll(),
+      () => this.#daemon(),
       () => this.#database(),
       () => this.#databases(),
       () => this.#kernel(),
@@ -193,6 +196,17 @@ export class FaultMaker {
     for (const server of this.#cluster.servers) if (server.isUp) await server.kill();
     for (const server of this.#cluster.servers) server.boot();
     return "all lose power at once, and come back";
+  }
+
+  /** systemd starts it again. */
+  async #daemon(): Promise<string> {
+    const server = this.#pick();
+    if (!server.isUp || !server.context) return "nothing happens";
+    await server.killDaemon();
+    this.#cluster.clock.after(DAEMON_RESTART_MS + this.#below(DAEMON_RESTART_MS), () => {
+      if (server.isUp && !server.context) server.startDaemon();
+    });
+    return `the daemon of ${server.id} is killed`;
   }
 
   #database(): string {

@@ -4,6 +4,7 @@ import type { Random } from "@jiji/core/runtime";
 import { SimClock } from "@jiji/core/testing";
 import { rowOf, seedOf } from "./facts.ts";
 import { type Change, RowPlaces } from "./replica.ts";
+import { KNOCK_TIMEOUT_MS } from "../src/duties/liveness.ts";
 import { PrefixLists } from "./sim_kernel.ts";
 import { SimKeys } from "./sim_keys.ts";
 import { SimWire } from "./sim_wire.ts";
@@ -201,6 +202,19 @@ export class SimCluster {
       const source = { hostname: from.address, port: o.port };
       this.clock.after(delayMs, () => to.deliver(o.bytes, source));
     }
+  }
+
+  /** Whether a server answers a knock: both ways are open, and nothing was lost. */
+  async knock(from: SimServer, address: string): Promise<boolean> {
+    const to = this.#byAddress.get(address);
+    const isLost = this.random.next() < this.loss;
+    const slowMs = to
+      ? (this.#delays.get(this.#way(from, to)) ?? 0) + (this.#delays.get(this.#way(to, from)) ?? 0)
+      : 0;
+    const isOpen = to !== undefined && !isLost && slowMs < KNOCK_TIMEOUT_MS &&
+      this.#passes(from, to) && this.#passes(to, from);
+    await this.clock.sleep(isOpen ? 1 + slowMs : KNOCK_TIMEOUT_MS);
+    return isOpen && to.isUp;
   }
 
   /** Lets time pass in steps and calls `check` after each. */

@@ -114,13 +114,18 @@ export class SimServer {
     this.#setKey(keyIndexOf(this.host.read(SERVER_PATHS.wireguardKey)));
     this.kernel.load(this.key);
     this.kernel.addresses.clear();
+    this.dns = new SimDns(this.id);
+    this.dns.fill(this.replica, this.#cluster.clock.nowMs());
+    this.startDaemon();
+  }
+
+  /** The daemon starts, and knows nothing but what files and rows say. */
+  startDaemon(): void {
     this.#inboxes = new Map();
     this.#stop = new AbortController();
     let wake: (duty: string) => void = () => undefined;
     const context = this.#makeContext((duty) => wake(duty));
     this.context = context;
-    this.dns = new SimDns(this.id);
-    this.dns.fill(this.replica, this.#cluster.clock.nowMs());
     if (this.#generation === 0) this.deploy();
     this.#observeContainers();
     for (const [id, { row }] of this.replica.servers) context.view.servers.set(id, row);
@@ -183,7 +188,10 @@ export class SimServer {
   #makeLoop(context: DaemonContext): DutyLoop {
     const topology = new TopologyDuty(context);
     const endpoints = new EndpointDuty(context);
-    const liveness = new LivenessDuty(context, this.#bind(), { wire: this.#cluster.wire });
+    const liveness = new LivenessDuty(context, this.#bind(), {
+      knock: (address) => this.#cluster.knock(this, address),
+      wire: this.#cluster.wire,
+    });
     const heartbeat = new HeartbeatDuty(context, `host${this.index}`);
     const registry = new RegistryDuty(context);
     const collection = new CollectionDuty(context);
@@ -217,6 +225,13 @@ export class SimServer {
     await this.#done;
   }
 
+  /** Its daemon is killed; kernel, containers and database go on. */
+  async killDaemon(): Promise<void> {
+    this.#stop.abort(new Error("killed"));
+    await this.#done;
+    this.context = undefined;
+  }
+
   /** A new container in place of the one that runs. */
   deploy(): void {
     this.#generation += 1;
@@ -236,7 +251,7 @@ export class SimServer {
     context.facts.containers = container ? [container] : [];
     context.facts.health.clear();
     if (container) {
-      const fresh = initialHealth(context.clock.monotonicMs(), undefined);
+      const fresh = initialHealth(context.clock.monotonicMs());
       context.facts.health.set(container.id, { ...fresh, status: "healthy" });
     }
     context.wake("registry");
@@ -277,11 +292,12 @@ export class SimServer {
   /** The subscription tells the daemon of a row. */
   #show(change: Change): void {
     const { context, replica } = this;
-    if (!context || !this.isUp || change.table === "metadata") return;
+    if (!this.isUp || change.table === "metadata") return;
     const { dns, id } = this;
     const nowMs = this.#cluster.clock.nowMs();
-    if (change.table === "containers") {
+    if (!context || change.table === "containers") {
       dns.take(change, { replica, nowMs, isBeat: false });
+      if (!context || change.table !== "containers") return;
       if (change.value.row) context.view.containers.set(change.id, change.value.row);
       else context.view.containers.delete(change.id);
       if (change.value.row?.serverId === id) context.wake("registry");
@@ -367,7 +383,7 @@ export class SimServer {
 
   /** A datagram arrives. */
   deliver(bytes: Uint8Array, from: { readonly hostname: string; readonly port: number }): void {
-    if (this.isUp) this.#inboxOf(from.port).put(bytes, from.hostname);
+    if (this.isUp && this.context) this.#inboxOf(from.port).put(bytes, from.hostname);
   }
 
   #inboxOf(port: number): Inbox {

@@ -3,7 +3,9 @@ import { LABELS } from "@jiji/core/cluster";
 import type { ContainerRow } from "@jiji/core/corrosion";
 import {
   advanceHealth,
+  believeRow,
   FAILURES_UNHEALTHY,
+  type HealthState,
   initialHealth,
 } from "../src/engine/container_health.ts";
 import { planRegistry, registryTransactions, rowOf } from "../src/engine/container_registry.ts";
@@ -157,8 +159,20 @@ Deno.test("advanceHealth(): one failure degrades, three make unhealthy, one succ
   assert.equal(state.unhealthySinceMs, null);
 });
 
-Deno.test("initialHealth(): a daemon that comes back believes its row", () => {
-  assert.equal(initialHealth(0, { health: "healthy", unhealthySinceMs: null }).status, "healthy");
+Deno.test("believeRow(): what a daemon finds at its start is as its row says, until a check passes", () => {
+  const row = { health: "healthy", unhealthySinceMs: null } as const;
+  const bad = (state: HealthState) =>
+    advanceHealth(state, BAD, { nowMs: 1, wallMs: 1, check: CHECK });
+  const found = initialHealth(0, { wasThere: true });
+  assert.equal(believeRow(found, row).status, "healthy");
+  assert.equal(believeRow(bad(found), row).status, "healthy", "a check failed before the row came");
+  assert.equal(bad(believeRow(bad(found), row)).status, "degraded");
+  assert.equal(believeRow(found, undefined).status, "starting");
+  assert.equal(believeRow(initialHealth(0), row).status, "starting", "it was restarted since");
+  const unhealthy = { health: "unhealthy", unhealthySinceMs: 7 } as const;
+  assert.equal(bad(believeRow(found, unhealthy)).unhealthySinceMs, 7);
+  const good = advanceHealth(found, GOOD, { nowMs: 1, wallMs: 1, check: CHECK });
+  assert.equal(believeRow(good, unhealthy).status, "healthy", "a check knows better");
 });
 
 function rows(...containers: ReturnType<typeof container>[]): ContainerRow[] {

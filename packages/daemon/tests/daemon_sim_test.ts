@@ -70,6 +70,25 @@ Deno.test("daemon simulation: a killed server is silent to all others within 3 s
   await cluster.end();
 });
 
+Deno.test("daemon simulation: a server whose daemon is dead for a minute is silent to nobody; later it is", async () => {
+  const cluster = new SimCluster(4, seededRandom(11));
+  await pass(cluster, 20_000);
+  const [one, ...others] = cluster.servers;
+  assert.ok(one);
+  const silent = () => others.map((other) => [...other.context?.facts.silent ?? []].join());
+  await one.killDaemon();
+  for (let second = 0; second < 60; second++) {
+    await pass(cluster, 1_000);
+    assert.deepEqual(silent(), ["", "", ""], `second ${second}`);
+  }
+  await pass(cluster, 40_000);
+  assert.deepEqual(silent(), ["s1", "s1", "s1"], "nobody knows what its containers do");
+  one.startDaemon();
+  await pass(cluster, 2_100);
+  assert.deepEqual(silent(), ["", "", ""]);
+  await cluster.end();
+});
+
 Deno.test("daemon simulation: of 40 servers all know within 5 s that one is silent, and that it is back", async () => {
   const cluster = new SimCluster(40, seededRandom(9));
   await pass(cluster, 30_000);

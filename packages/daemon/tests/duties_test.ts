@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { PROXY_VOLUME, SERVER_PATHS } from "@jiji/core/cluster";
-import { corrosionHttpApi } from "@jiji/core/corrosion";
-import { FakeCorrosion, type FakeProcess } from "@jiji/core/testing";
+import { type ContainerRow, corrosionHttpApi } from "@jiji/core/corrosion";
+import { FakeCorrosion, type FakeProcess, settle } from "@jiji/core/testing";
 import { initialHealth } from "../src/engine/container_health.ts";
 import type { CheckNetwork } from "../src/duties/checks.ts";
 import { ContainersDuty, HealthDuty, RegistryDuty } from "../src/duties/containers.ts";
+import { rowOf } from "../src/engine/container_registry.ts";
 import { FirewallDuty } from "../src/duties/firewall.ts";
 import { RULES_GRACE_MS } from "../src/firewall/engine_rules.ts";
 import { NetworkDuty } from "../src/duties/network.ts";
@@ -158,7 +159,7 @@ Deno.test("containers: from the engine's words to rows, and out again when they 
     return rows;
   };
   await duties.containers.run(SIGNAL);
-  assert.deepEqual(await health(), [["casa-web", "starting"]]);
+  assert.deepEqual(await health(), [], "it was there before, and nothing is known of it");
   await duties.health.run();
   await clock.advance(0);
   assert.deepEqual(await health(), [["casa-web", "starting"]], "503 is not healthy");
@@ -172,6 +173,37 @@ Deno.test("containers: from the engine's words to rows, and out again when they 
   await duties.containers.run(SIGNAL);
   assert.deepEqual(await health(), []);
   assert.equal(await files.read(SERVER_PATHS.healthy), "");
+});
+
+Deno.test("containers: a daemon that reads the engine before its rows overwrites none of them", async () => {
+  await using fake = new FakeCorrosion();
+  const api = corrosionHttpApi(fake.address);
+  const { process, context, files } = setUp({ api });
+  const one = container(1);
+  process
+    .on("docker ps -a -q", `${one.id}\n`)
+    .on("docker inspect", JSON.stringify([inspected(one)]));
+  const healthy = new HealthyFile(context);
+  const onHealth = () => void healthy.tell();
+  const told: ContainerRow[] = [];
+  const tell = (rows: readonly ContainerRow[]) => void told.push(...rows);
+  const duties = {
+    containers: new ContainersDuty(context, onHealth),
+    registry: new RegistryDuty(context, { tell, onHealth }),
+  };
+  await duties.containers.run(SIGNAL);
+  await duties.registry.run();
+  assert.deepEqual(told, [], "nothing is known of the rows yet");
+  const [seen] = context.facts.containers ?? [];
+  const row = seen && rowOf(seen, { serverId: context.config.server_id, health: undefined });
+  assert.ok(row);
+  context.view.containers.set(one.id, { ...row, health: "healthy" });
+  context.view.filled.containers = true;
+  await duties.registry.run();
+  assert.deepEqual(told, []);
+  assert.equal(context.facts.health.get(one.id)?.status, "healthy");
+  await settle();
+  assert.equal(await files.read(SERVER_PATHS.healthy), `${one.labels?.deployment} casa-web\n`);
 });
 
 Deno.test("RegistryDuty: touches nothing before both sides are known, or once removed", async () => {

@@ -11,7 +11,7 @@ import {
   VERSION,
 } from "@jiji/core/runtime";
 import { ClusterView } from "../state/cluster_view.ts";
-import type { DaemonContext } from "../daemon_context.ts";
+import { type DaemonContext, tryRun } from "../daemon_context.ts";
 import { type Duty, DutyLoop } from "../duty_loop.ts";
 import { AddressesDuty, askAddress } from "../duties/addresses.ts";
 import { systemCheckNetwork } from "../duties/checks.ts";
@@ -23,7 +23,7 @@ import { DnsWatchDuty } from "../duties/dns_watch.ts";
 import { FirewallDuty } from "../duties/firewall.ts";
 import { HeartbeatDuty } from "../duties/heartbeat.ts";
 import { KeyChangeDuty } from "../duties/key_change.ts";
-import { bindDatagram, LivenessDuty } from "../duties/liveness.ts";
+import { bindDatagram, knockTcp, LivenessDuty } from "../duties/liveness.ts";
 import { NetworkDuty } from "../duties/network.ts";
 import { NewsDuty, serveNews } from "../duties/news.ts";
 import { FarewellDuty, MemoryDuty, StandDownDuty } from "../duties/removal.ts";
@@ -88,8 +88,9 @@ export async function runDaemon(options: RunOptions): Promise<void> {
   const set = dutySet(context);
   const loop = new DutyLoop(set.duties, { clock, logger, signal });
   wake = (duty) => loop.wake(duty);
+  let leaving: Promise<void> = Promise.resolve();
   signal.addEventListener("abort", () => {
-    set.liveness.close();
+    leaving = leave(context, set.liveness);
     set.pathMtu.close();
     set.news.close();
     set.farewell.close();
@@ -115,7 +116,17 @@ export async function runDaemon(options: RunOptions): Promise<void> {
     if (!signal.aborted) throw error;
     logger.debug("ended while stopping", { error: messageOf(error) });
   });
+  await leaving;
   logger.info("stopped");
+}
+
+/** This process ends. When all of the server does, the others are told; containers here go on else. */
+async function leave(context: DaemonContext, liveness: LivenessDuty): Promise<void> {
+  const argv = ["systemctl", "is-system-running"] as const;
+  const state = await tryRun(context, argv).catch(() => undefined);
+  if (state?.stdout.trim() !== "stopping") return liveness.close();
+  context.logger.info("the server shuts down");
+  await liveness.leave();
 }
 
 /** For commands of the CLI: reading a file is cheaper than starting this program to ask it. */
@@ -151,9 +162,13 @@ function dutySet(context: DaemonContext): DutySet {
   const health = new HealthDuty(context, systemCheckNetwork, onHealth);
   const news = new NewsDuty(context, bindDatagram, serveNews);
   const liveness = new LivenessDuty(context, bindDatagram, {
+    knock: knockTcp,
     onVerdict: () => news.tellLiveness(),
   });
-  const registry = new RegistryDuty(context, (rows, gone) => news.tell(rows, gone));
+  const registry = new RegistryDuty(context, {
+    tell: (rows, gone) => news.tell(rows, gone),
+    onHealth,
+  });
   const heartbeat = new HeartbeatDuty(context, Deno.hostname());
   const corrosion = new CorrosionDuty(context);
   const dnsWatch = new DnsWatchDuty(context, bindDatagram);

@@ -1,7 +1,7 @@
 /** Duties 4: what runs here, how it is, and the rows that say so. */
 import { type ContainerRow, upsertService } from "@jiji/core/corrosion";
 import { isOk, messageOf } from "@jiji/core/runtime";
-import { advanceHealth, initialHealth } from "../engine/container_health.ts";
+import { advanceHealth, believeRow, initialHealth } from "../engine/container_health.ts";
 import { planRegistry, registryTransactions, rowOf } from "../engine/container_registry.ts";
 import { type DaemonContext, mustRun, renderFailure, tryRun } from "../daemon_context.ts";
 import { argvEvents, argvInspect, argvListIds } from "../engine/argv.ts";
@@ -108,8 +108,9 @@ export class ContainersDuty {
       const restarted = before.has(id) && before.get(id)?.startedAtMs !== container.startedAtMs;
       if (facts.health.has(id) && !restarted) continue;
       // Only a row from before this daemon's start is believed, never one from before a restart.
-      const known = facts.containers === undefined ? view.containers.get(id) : undefined;
-      facts.health.set(id, initialHealth(clock.monotonicMs(), known));
+      const wasThere = facts.containers === undefined;
+      const fresh = initialHealth(clock.monotonicMs(), { wasThere });
+      facts.health.set(id, believeRow(fresh, view.containers.get(id)));
     }
     facts.containers = containers;
     this.#onHealth();
@@ -224,6 +225,7 @@ export type TellChange = (rows: readonly ContainerRow[], gone: readonly string[]
 export class RegistryDuty {
   readonly #context: DaemonContext;
   readonly #tell: TellChange;
+  readonly #onHealth: () => void;
   readonly #services = new Set<string>();
   #announcedAtMs = -Infinity;
   /** Own writes that the subscription may not have told yet: the row, or null for a delete. */
@@ -232,10 +234,17 @@ export class RegistryDuty {
     { readonly row: ContainerRow | null; readonly atMs: number }
   >();
 
-  /** @param tell is told of every change, again and again until it is written; by default nobody is. */
-  constructor(context: DaemonContext, tell: TellChange = () => undefined) {
+  /**
+   * @param o `tell` is told of every change, again and again until it is written; `onHealth` is
+   * called when it may have changed who is healthy. By default nobody is told.
+   */
+  constructor(
+    context: DaemonContext,
+    o: { readonly tell?: TellChange; readonly onHealth?: () => void } = {},
+  ) {
     this.#context = context;
-    this.#tell = tell;
+    this.#tell = o.tell ?? (() => undefined);
+    this.#onHealth = o.onHealth ?? (() => undefined);
   }
 
   /** One comparison; writes only what differs. */
@@ -243,6 +252,7 @@ export class RegistryDuty {
     const { facts, view, config, api, logger, clock } = this.#context;
     // Before both sides have been read whole, a difference would mean nothing.
     if (!facts.containers || !view.filled.containers || facts.standsDown) return;
+    this.#believeRows();
     const wanted = facts.containers
       .filter((one) => this.#isToTell(one))
       .map((one) => rowOf(one, { serverId: config.server_id, health: facts.health.get(one.id) }))
@@ -265,12 +275,29 @@ export class RegistryDuty {
     await this.#announceServices(wanted);
   }
 
-  /** Most new containers are healthy within a moment: one row for them instead of two. */
+  /** The engine may have been read before the rows came: what they say is not to be overwritten. */
+  #believeRows(): void {
+    const { facts, view } = this.#context;
+    let isNew = false;
+    for (const [id, state] of facts.health) {
+      const believed = believeRow(state, view.containers.get(id));
+      isNew ||= believed.status !== state.status;
+      facts.health.set(id, believed);
+    }
+    if (isNew) this.#onHealth();
+  }
+
+  /**
+   * Most new containers are healthy within a moment: one row for them instead of two. Of one that ran
+   * before the daemon did and has no row nothing is known until its first check.
+   */
   #isToTell(container: ObservedContainer): boolean {
     const { facts, clock } = this.#context;
-    const isStarting = facts.health.get(container.id)?.status === "starting";
+    const state = facts.health.get(container.id);
+    if (state?.status !== "starting") return true;
+    if (state.wasThere && state.checks === 0) return false;
     const ageMs = clock.nowMs() - container.startedAtMs;
-    return !isStarting || ageMs < 0 || ageMs >= STARTING_UNTOLD_MS;
+    return ageMs < 0 || ageMs >= STARTING_UNTOLD_MS;
   }
 
   /** What Corrosion has: the view, with own writes of the last moments laid over it. */

@@ -45,10 +45,32 @@ export const bindDatagram: BindDatagram = (address) => {
   };
 };
 
+/** How long a knock may take, milliseconds: within it a lost packet is sent once more. */
+export const KNOCK_TIMEOUT_MS = 1_500;
+
+/** Whether the host with this address answers, whatever runs on it. Never throws. */
+export type Knock = (address: string) => Promise<boolean>;
+
+/**
+ * Knocks at a TCP port on which nobody listens: that the kernel refuses the connection shows that
+ * it is there. Source: RFC 9293, section 3.10.7.1.
+ */
+export const knockTcp: Knock = async (hostname) => {
+  try {
+    const signal = AbortSignal.timeout(KNOCK_TIMEOUT_MS);
+    const connection = await Deno.connect({ hostname, port: PROBE_PORT, signal });
+    connection.close();
+    return true;
+  } catch (error) {
+    return error instanceof Deno.errors.ConnectionRefused;
+  }
+};
+
 /** Probes and answers probes. */
 export class LivenessDuty {
   readonly #context: DaemonContext;
   readonly #bind: BindDatagram;
+  readonly #knock: Knock;
   readonly #onVerdict: () => void;
   readonly #table: LivenessTable;
   readonly #wire: ProbeWire;
@@ -62,19 +84,25 @@ export class LivenessDuty {
   /** What was found of round trips and losses in the last round, as text. */
   #found = "";
   #roundAtMs = -Infinity;
+  #vouchedFor = "";
   #writing: Promise<void> = Promise.resolve();
 
   /**
-   * @param o `onVerdict` is called when a report was written that silences others than the one
+   * @param o `knock` finds out whether a server is there whose daemon does not answer; `onVerdict` is called when a report was written that silences others than the one
    * before; `wire` is how messages become bytes, another one in simulations.
    */
   constructor(
     context: DaemonContext,
     bind: BindDatagram,
-    o: { readonly onVerdict?: () => void; readonly wire?: ProbeWire } = {},
+    o: {
+      readonly knock: Knock;
+      readonly onVerdict?: () => void;
+      readonly wire?: ProbeWire;
+    },
   ) {
     this.#context = context;
     this.#bind = bind;
+    this.#knock = o.knock;
     this.#onVerdict = o.onVerdict ?? (() => undefined);
     this.#wire = o.wire ?? PROBE_WIRE;
     this.#table = new LivenessTable(context.config.server_id);
@@ -96,6 +124,7 @@ export class LivenessDuty {
       for (const { address, seq } of this.#nextProbes(clock.monotonicMs())) {
         this.#send(socket, { kind: "ping", address, seq });
       }
+      this.#knockAtSuspects();
     }
     await this.#judge(isRound);
     if (!socket) return PROBE_EVERY_MS;
@@ -112,6 +141,33 @@ export class LivenessDuty {
     return this.#table.nextRound(nowMs);
   }
 
+  /** A daemon that is killed, started anew or hangs is no server that is gone. */
+  #knockAtSuspects(): void {
+    const { clock, logger } = this.#context;
+    for (const target of this.#table.knocks(clock.monotonicMs())) {
+      this.#knock(target.address).catch(() => false).then((isOpen) =>
+        this.#table.knocked(target, { isOpen, nowMs: clock.monotonicMs() })
+      );
+    }
+    const { vouchedFor } = this.#table;
+    const text = vouchedFor.join();
+    if (text !== this.#vouchedFor && text !== "") {
+      logger.warn("daemons do not answer, their servers do", { servers: vouchedFor });
+    }
+    this.#vouchedFor = text;
+  }
+
+  /** Tells the others that this server shuts down, so that nobody is led to it; ends the probing. */
+  async leave(): Promise<void> {
+    const socket = this.#socket;
+    if (!socket) return;
+    const sent = this.#table.addresses.map((address) =>
+      this.#send(socket, { kind: "bye", address, seq: 0 })
+    );
+    await Promise.all(sent);
+    this.close();
+  }
+
   #send(
     socket: DatagramSocket,
     message: {
@@ -119,7 +175,7 @@ export class LivenessDuty {
       readonly address: string;
       readonly seq: number;
     },
-  ): void {
+  ): Promise<void> {
     const { kind, address, seq } = message;
     const rumors = this.#table.rumors();
     const bytes = this.#wire.encode({
@@ -129,7 +185,7 @@ export class LivenessDuty {
       ...(rumors.length > 0 ? { rumors } : {}),
     });
     // A send that fails (no route, no handshake) is a probe without an answer.
-    socket.send(bytes, { hostname: address, port: PROBE_PORT }).catch(() => undefined);
+    return socket.send(bytes, { hostname: address, port: PROBE_PORT }).catch(() => undefined);
   }
 
   /** Closes the socket. */
@@ -170,6 +226,7 @@ export class LivenessDuty {
   async #take(socket: DatagramSocket, message: ProbeMessage, address: string): Promise<void> {
     const { clock } = this.#context;
     const nowMs = clock.monotonicMs();
+    if (message.kind === "bye") return await this.#sayGoodbye(message.from);
     if (message.kind === "pong") this.#table.answered(message, { address, nowMs });
     else this.#table.heard(message.from, nowMs);
     if (message.kind === "ping") this.#send(socket, { kind: "pong", address, seq: message.seq });
@@ -182,6 +239,12 @@ export class LivenessDuty {
       this.#judgedAtMs = nowMs;
       await this.#judge().catch(() => undefined);
     } else if (wasSilent || news) this.#judgeSoon();
+  }
+
+  async #sayGoodbye(serverId: string): Promise<void> {
+    this.#context.logger.info("server shuts down", { server: serverId });
+    this.#table.left(serverId);
+    await this.#judge().catch(() => undefined);
   }
 
   /** News change the verdict now; what comes in the same moment is judged with it. */

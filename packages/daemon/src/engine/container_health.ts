@@ -1,6 +1,6 @@
 /** From the outcomes of checks to a container's health. Pure. */
 import type { HealthCheck } from "@jiji/core/cluster";
-import type { HealthStatus } from "@jiji/core/corrosion";
+import type { ContainerRow, HealthStatus } from "@jiji/core/corrosion";
 
 /** Failures in a row that make a container unhealthy; fewer make it degraded. */
 export const FAILURES_UNHEALTHY = 3;
@@ -44,24 +44,41 @@ export interface HealthState {
   /** Monotonic milliseconds. */
   readonly nextCheckAtMs: number;
   readonly lastOutcome: string;
+  /** Seen in the daemon's first look: it may have run for long. */
+  readonly wasThere: boolean;
 }
 
 /**
- * A container seen for the first time. One that a row already calls healthy or degraded keeps that
- * word until a check says otherwise: a restarted daemon must not empty the answers.
+ * A container seen for the first time.
+ *
+ * @param o `wasThere`: the daemon has just started, and may find a row about it ({@link believeRow}).
  */
 export function initialHealth(
   nowMs: number,
-  known?: { readonly health: HealthStatus; readonly unhealthySinceMs: number | null },
+  o: { readonly wasThere?: boolean } = {},
 ): HealthState {
   return {
-    status: known?.health ?? "starting",
-    failures: known?.health === "unhealthy" ? FAILURES_UNHEALTHY : 0,
+    status: "starting",
+    failures: 0,
     checks: 0,
-    unhealthySinceMs: known?.unhealthySinceMs ?? null,
+    unhealthySinceMs: null,
     nextCheckAtMs: nowMs,
     lastOutcome: "",
+    wasThere: o.wasThere ?? false,
   };
+}
+
+/**
+ * What a row says of a container that was there before the daemon stays true until a check says
+ * otherwise: a restarted daemon must not empty the answers. Once a check passed, it knows better.
+ */
+export function believeRow(
+  state: HealthState,
+  row: Pick<ContainerRow, "health" | "unhealthySinceMs"> | undefined,
+): HealthState {
+  if (!row || !state.wasThere || state.status !== "starting") return state;
+  const failures = row.health === "unhealthy" ? FAILURES_UNHEALTHY : state.failures;
+  return { ...state, status: row.health, failures, unhealthySinceMs: row.unhealthySinceMs };
 }
 
 /**
@@ -84,6 +101,7 @@ export function advanceHealth(
     unhealthySinceMs: status === "unhealthy" ? state.unhealthySinceMs ?? o.wallMs : null,
     nextCheckAtMs: o.nowMs + pauseMs(status, { checks, check: o.check }),
     lastOutcome: outcome.text,
+    wasThere: state.wasThere,
   };
 }
 

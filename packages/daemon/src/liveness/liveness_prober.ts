@@ -14,6 +14,13 @@ const OVERDUE_MS = 300;
 export const MISSES_MAX = 3;
 /** ...when its last answer is this old as well, milliseconds: a busy server may pause for a while. */
 export const UNANSWERED_MS = 2_000;
+/** Who misses its probes is knocked at this often, milliseconds. */
+const KNOCK_EVERY_MS = 500;
+/**
+ * For this long a server's kernel alone may vouch for it, milliseconds: a daemon that hangs is
+ * started anew within a minute. Later nobody knows what its containers do.
+ */
+export const KNOCK_TRUST_MS = 90_000;
 /** No probe message is longer, octets: one packet on any mesh. */
 export const MESSAGE_BYTES_MAX = 1_200;
 /** Servers beyond those a server always probes that it looks at in each round. */
@@ -25,7 +32,7 @@ const SILENT_TOLD_MAX = 16;
 
 const MessageSchema = v.object({
   jiji: v.literal(1),
-  kind: v.picklist(["ping", "pong", "news"]),
+  kind: v.picklist(["ping", "pong", "news", "bye"]),
   from: v.pipe(v.string(), v.regex(SERVER_NAME)),
   seq: v.pipe(v.number(), v.integer(), v.minValue(0)),
   /** Words of servers about those they probe; in large clusters only. */
@@ -44,7 +51,10 @@ const MessageSchema = v.object({
   )),
 });
 
-/** A probe, its answer (`seq` is the probe's), or words that can't wait for a probe. */
+/**
+ * A probe, its answer (`seq` is the probe's), words that can't wait for a probe, or the last word of
+ * a server that is shutting down.
+ */
 export type ProbeMessage = v.InferOutput<typeof MessageSchema>;
 
 /** The message's bytes. */
@@ -109,6 +119,13 @@ interface PeerLiveness {
   probes: number;
   /** When the server itself was last heard, monotonic ms. */
   heardAtMs: number;
+  /** When its kernel last answered a knock, monotonic ms. */
+  openedAtMs: number;
+  /** When it was last knocked at, monotonic ms. */
+  knockedAtMs: number;
+  isKnocking: boolean;
+  /** It said goodbye after this probe: what answers earlier ones was sent before. */
+  leftSeq: number;
 }
 
 /** A probe to send. */
@@ -208,12 +225,61 @@ export class LivenessTable {
     return probes;
   }
 
+  /**
+   * Peers that missed a probe and are not given up: whether their kernels answer must be found out,
+   * and {@link knocked} told. A daemon that is started anew takes its server from nobody.
+   */
+  knocks(nowMs: number): ProbeTarget[] {
+    const due: ProbeTarget[] = [];
+    for (const peer of this.#open.values()) {
+      const { serverId, address } = peer;
+      if (peer.unanswering || peer.isKnocking || peer.misses === 0) continue;
+      if (nowMs - peer.knockedAtMs < KNOCK_EVERY_MS) continue;
+      peer.isKnocking = true;
+      peer.knockedAtMs = nowMs;
+      due.push({ serverId, address });
+    }
+    return due;
+  }
+
+  /** What came of a knock at an address. */
+  knocked(target: ProbeTarget, o: { readonly isOpen: boolean; readonly nowMs: number }): void {
+    const peer = this.#peers.get(target.serverId);
+    if (!peer) return;
+    peer.isKnocking = false;
+    if (o.isOpen && peer.address === target.address) peer.openedAtMs = o.nowMs;
+  }
+
+  /** Peers whose daemons have been silent for so long that only their kernels vouch for them. */
+  get vouchedFor(): readonly string[] {
+    const found: string[] = [];
+    for (const [id, { misses, unanswering, openedAtMs, answeredAtMs }] of this.#open) {
+      if (unanswering || misses < MISSES_MAX || answeredAtMs === undefined) continue;
+      if (openedAtMs - answeredAtMs >= UNANSWERED_MS) found.push(id);
+    }
+    return found.sort();
+  }
+
+  /** Takes a server's last word: nobody needs to wait for what it will not answer. */
+  left(serverId: string): void {
+    const peer = this.#peers.get(serverId);
+    if (!peer) return;
+    peer.unanswering = true;
+    peer.leftSeq = this.#seq;
+    if (peer.probed === "swept") peer.probed = "watched";
+    this.#open.set(serverId, peer);
+  }
+
+  /** Addresses of all peers. */
+  get addresses(): readonly string[] {
+    return [...this.#peers.values()].map((peer) => peer.address);
+  }
+
   #countMiss(peer: PeerLiveness, nowMs: number): void {
     if (!peer.out) return;
     this.#count(peer, true);
     peer.misses += 1;
-    const waitedMs = nowMs - (peer.answeredAtMs ?? nowMs);
-    if (peer.misses >= MISSES_MAX && waitedMs >= UNANSWERED_MS) peer.unanswering = true;
+    if (peer.misses >= MISSES_MAX && isGivenUp(peer, nowMs)) peer.unanswering = true;
     if (peer.probed === "swept") peer.probed = "watched";
     peer.overdue = [...peer.overdue, peer.out].slice(-OVERDUE_KEPT);
     peer.out = undefined;
@@ -241,6 +307,7 @@ export class LivenessTable {
   ): void {
     const peer = this.#peers.get(message.from);
     if (!peer || peer.address !== o.address || message.seq > this.#seq) return;
+    if (message.seq <= peer.leftSeq) return;
     if (peer.out?.seq === message.seq) {
       peer.rttMs = Math.max(0, o.nowMs - peer.out.sentAtMs);
       this.#count(peer, false);
@@ -327,7 +394,7 @@ export class LivenessTable {
     const losses: Record<string, number> = {};
     for (const [id, peer] of this.#peers) {
       if (peer.probes > 0) losses[id] = lossOf(peer);
-      if (peer.rttMs === undefined || this.#silent.has(id)) continue;
+      if (peer.rttMs === undefined || this.#silent.has(id) || peer.misses >= MISSES_MAX) continue;
       rtts[id] = Math.round(peer.rttMs * 10) / 10;
     }
     return {
@@ -342,6 +409,12 @@ export class LivenessTable {
 
 function isOverdue({ out, rttMs }: PeerLiveness, nowMs: number): boolean {
   return out !== undefined && nowMs - out.sentAtMs >= Math.max(OVERDUE_MS, 2 * (rttMs ?? 0));
+}
+
+/** Whether neither the daemon nor, for a while, the kernel of a server has answered for too long. */
+function isGivenUp({ answeredAtMs, openedAtMs }: PeerLiveness, nowMs: number): boolean {
+  if (answeredAtMs === undefined || nowMs - answeredAtMs < UNANSWERED_MS) return false;
+  return nowMs - answeredAtMs >= KNOCK_TRUST_MS || nowMs - openedAtMs >= UNANSWERED_MS;
 }
 
 function lossOf({ lostBits, probes }: PeerLiveness): number {
@@ -365,4 +438,8 @@ const NEW_PEER: Omit<PeerLiveness, "address" | "serverId"> = {
   lostBits: 0,
   probes: 0,
   heardAtMs: -Infinity,
+  openedAtMs: -Infinity,
+  knockedAtMs: -Infinity,
+  isKnocking: false,
+  leftSeq: -1,
 };
