@@ -9,7 +9,7 @@ import {
   runCheck,
   systemCheckNetwork,
 } from "../src/duties/checks.ts";
-import { parseSockets } from "../src/mesh/listening_ports.ts";
+import { parseSockets } from "../src/engine/listening_ports.ts";
 import { container, inspected } from "./builders.ts";
 
 Deno.test("runCheck(): command checks tell their exit code and last words", async () => {

@@ -1,10 +1,8 @@
 import assert from "node:assert/strict";
-import type { ContainerRow } from "@jiji/core/corrosion";
+import { type ContainerRow, deleteContainer, type Statement } from "@jiji/core/corrosion";
 import { COLLECT_AFTER_MS, planCollection } from "../src/state/garbage_collector.ts";
 import { judgePartition } from "../src/state/split_brain.ts";
 import {
-  CORROSION_UNSEEN,
-  judgeCorrosion,
   judgeReplication,
   parseDiskSpace,
   parseMembers,
@@ -17,8 +15,10 @@ import {
   ownRow,
   planHeartbeat,
 } from "../src/state/corrosion_client.ts";
+import { judgeService, SERVICE_UNSEEN } from "../src/state/service_health.ts";
 import { rowOf } from "../src/engine/container_registry.ts";
-import { container, serverConfig, serverRow } from "./builders.ts";
+import { CollectionDuty } from "../src/duties/collection.ts";
+import { container, peerSeed, serverConfig, serverRow, setUp } from "./builders.ts";
 
 function rowOn(serverId: string): ContainerRow {
   const row = rowOf(container(1), { serverId, health: undefined });
@@ -56,22 +56,50 @@ Deno.test("planCollection(): only rows of servers removed a while ago", () => {
   assert.deepEqual(plan({ nowMs: COLLECT_AFTER_MS - 1 }).deletes, []);
 });
 
+Deno.test("CollectionDuty: a daemon that has just started waits until it knows who is silent", async () => {
+  const executed: Statement[] = [];
+  const execute = (statements: readonly Statement[]) => {
+    executed.push(...statements);
+    return Promise.resolve();
+  };
+  const { context, clock } = setUp({ api: { execute, query: () => Promise.resolve([]) } });
+  context.facts.peers = [peerSeed(2)];
+  for (const row of [serverRow(1), serverRow(2), REMOVED]) context.view.servers.set(row.id, row);
+  const left = rowOn("s3");
+  context.view.containers.set(left.id, left);
+  context.view.filled.servers = context.view.filled.containers = true;
+  const duty = new CollectionDuty(context);
+  await duty.run();
+  assert.deepEqual(executed, []);
+  context.facts.silent = new Set(["s2"]);
+  await clock.advance(60_000);
+  await duty.run();
+  assert.deepEqual(executed, [], "it is cut off");
+  context.facts.silent = new Set();
+  await duty.run();
+  assert.deepEqual(executed, [deleteContainer(left.id, "s3")]);
+});
+
 Deno.test("planCollection(): one server collects, and none that may be cut off", () => {
   assert.deepEqual(plan({ self: "s2" }).deletes, []);
   assert.deepEqual(plan({ silent: ["s2"] }).deletes, []);
   assert.match(plan({ silent: ["s2"] }).reason, /1 of 2/);
 });
 
-Deno.test("judgeCorrosion(): restarts after 30 s of silence, then ever more rarely", () => {
-  let state = CORROSION_UNSEEN;
+Deno.test("judgeService(): restarts after some silence, then ever more rarely", () => {
+  const silentMs = 30_000;
+  let state = SERVICE_UNSEEN;
   const restarts: number[] = [];
   for (let nowMs = 0; nowMs <= 600_000; nowMs += 10_000) {
-    const judged = judgeCorrosion(state, { answers: false, nowMs });
+    const judged = judgeService(state, { answers: false, nowMs, silentMs });
     state = judged.state;
     if (judged.restart) restarts.push(nowMs / 1_000);
   }
   assert.deepEqual(restarts, [30, 60, 120, 240, 480]);
-  assert.deepEqual(judgeCorrosion(state, { answers: true, nowMs: 0 }).state, CORROSION_UNSEEN);
+  assert.deepEqual(
+    judgeService(state, { answers: true, nowMs: 0, silentMs }).state,
+    SERVICE_UNSEEN,
+  );
 });
 
 Deno.test("planHeartbeat(): the whole row when it differs, else the time, nothing when removed", () => {

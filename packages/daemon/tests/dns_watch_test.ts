@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { RESTART_PAUSE_MS } from "../src/state/corrosion_health.ts";
+import { RESTART_PAUSE_MS } from "../src/state/service_health.ts";
 import { DNS_ANSWER_TIMEOUT_MS, DNS_SILENT_MS, DnsWatchDuty } from "../src/duties/dns_watch.ts";
 import type { BindDatagram } from "../src/duties/liveness.ts";
 import { setUp } from "./builders.ts";

@@ -5,7 +5,7 @@ import { type HttpAnswer, STARTING_PAUSE_MS } from "../engine/container_health.t
 import { type CheckNetwork, runCheck } from "../duties/checks.ts";
 import { argvInspect, argvLogsTail, type Engine } from "../engine/argv.ts";
 import { type ObservedContainer, parseInspected } from "../engine/containers.ts";
-import { listeningPorts } from "../mesh/listening_ports.ts";
+import { listeningPorts } from "../engine/listening_ports.ts";
 
 /** Ports and limits of {@link probeContainer}. */
 export interface ProbeOptions {

@@ -3,10 +3,8 @@ import { SERVER_PATHS, SERVER_UNITS } from "@jiji/core/cluster";
 import { isOk, messageOf } from "@jiji/core/runtime";
 import { heartbeatLateMs } from "../state/corrosion_client.ts";
 import {
-  CORROSION_UNSEEN,
-  type CorrosionHealth,
+  CORROSION_SILENT_MS,
   DISK_FREE_MIN,
-  judgeCorrosion,
   judgeReplication,
   parseDiskSpace,
   parseMembers,
@@ -15,6 +13,7 @@ import {
   type ReplicationHealth,
   type ReplicationSight,
 } from "../state/corrosion_health.ts";
+import { judgeService, SERVICE_UNSEEN, type ServiceHealth } from "../state/service_health.ts";
 import { type DaemonContext, mustRun, tryRun } from "../daemon_context.ts";
 
 /** Replication and disk are looked at this often, milliseconds: it costs a process each. */
@@ -40,7 +39,7 @@ export interface CorrosionReport {
 /** Restarts a Corrosion that has stopped answering, and joins one that lost the others anew. */
 export class CorrosionDuty {
   readonly #context: DaemonContext;
-  #state: CorrosionHealth = CORROSION_UNSEEN;
+  #state: ServiceHealth = SERVICE_UNSEEN;
   #replication: ReplicationHealth = REPLICATION_UNSEEN;
   #deepAtMs = -Infinity;
   readonly #answeringSinceMs = new Map<string, number>();
@@ -69,7 +68,8 @@ export class CorrosionDuty {
     const answers = view.unfollowed.size === 0 &&
       await api.query(["SELECT count(*) FROM cluster_metadata", []]).then(() => true, () => false);
     const nowMs = clock.monotonicMs();
-    const { state, restart } = judgeCorrosion(this.#state, { answers, nowMs });
+    const look = { answers, nowMs, silentMs: CORROSION_SILENT_MS };
+    const { state, restart } = judgeService(this.#state, look);
     this.#state = state;
     this.#report = { ...this.#report, answers };
     if (restart) return await this.#restart("it does not answer", signal);

@@ -2,11 +2,7 @@
 import { DNS_PORT, SERVER_UNITS } from "@jiji/core/cluster";
 import { parseCidr, serverAddress } from "@jiji/core/net";
 import { type DaemonContext, mustRun } from "../daemon_context.ts";
-import {
-  CORROSION_UNSEEN,
-  type CorrosionHealth,
-  judgeCorrosion,
-} from "../state/corrosion_health.ts";
+import { judgeService, SERVICE_UNSEEN, type ServiceHealth } from "../state/service_health.ts";
 import type { BindDatagram } from "./liveness.ts";
 
 /** An answer from this machine's memory takes milliseconds; this is for a busy one, ms. */
@@ -31,7 +27,7 @@ function encodeQuestion(domain: string): Uint8Array<ArrayBuffer> {
 export class DnsWatchDuty {
   readonly #context: DaemonContext;
   readonly #bind: BindDatagram;
-  #state: CorrosionHealth = CORROSION_UNSEEN;
+  #state: ServiceHealth = SERVICE_UNSEEN;
 
   constructor(context: DaemonContext, bind: BindDatagram) {
     this.#context = context;
@@ -44,7 +40,7 @@ export class DnsWatchDuty {
     const answers = await this.#ask(signal);
     signal.throwIfAborted();
     const look = { answers, nowMs: clock.monotonicMs(), silentMs: DNS_SILENT_MS };
-    const { state, restart } = judgeCorrosion(this.#state, look);
+    const { state, restart } = judgeService(this.#state, look);
     this.#state = state;
     if (!restart) return;
     logger.error("restarting jiji-dns", { reason: "it does not answer", restarts: state.restarts });

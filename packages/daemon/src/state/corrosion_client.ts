@@ -1,8 +1,8 @@
 /** What this daemon writes about its own server. Pure. */
 import type { ServerConfig } from "@jiji/core/cluster";
 import {
-  renderServerDoc,
   SCHEMA_VERSION,
+  serverCells,
   type ServerDoc,
   type ServerRow,
   type Statement,
@@ -82,15 +82,7 @@ export function planHeartbeat(
   };
 }
 
+/** All that the row says but when. */
 function facts(row: Omit<ServerRow, "removedAtMs">): string {
-  return JSON.stringify([
-    row.id,
-    row.hostname,
-    row.subnet,
-    row.wireguardIp,
-    row.wireguardPubkey,
-    row.managementIp,
-    row.endpoints,
-    renderServerDoc(row.doc),
-  ]);
+  return JSON.stringify(serverCells({ ...row, lastSeenMs: 0 }));
 }

@@ -30,7 +30,7 @@ export async function applyServerStep(
       return await installPackages(host, step.packages, context);
     case "enableEngine":
     case "enableUnits":
-      return await enableUnits(host, step.units, signal);
+      return await actOnUnits(host, { verb: "enable", units: step.units }, signal);
     case "createUser":
       return await createUser(host, signal);
     case "makeKey":
@@ -42,7 +42,7 @@ export async function applyServerStep(
     case "writeFile":
       return await writeFile(host, step.file, signal);
     case "restartUnits":
-      return await restartUnits(host, step.units, signal);
+      return await actOnUnits(host, { verb: "restart", units: step.units }, signal);
     case "reloadUnits":
       return await reloadUnits(host, { timeoutMs: ENGINE_TIMEOUT_MS * 2, signal });
     default:
@@ -116,30 +116,19 @@ async function reloadUnits(
   });
 }
 
-async function enableUnits(
+/** Has systemd read its unit files, then start units for good or start them anew. */
+async function actOnUnits(
   host: RemoteHost,
-  units: readonly string[],
+  o: { readonly verb: "enable" | "restart"; readonly units: readonly string[] },
   signal: AbortSignal,
 ): Promise<void> {
   const options = { timeoutMs: ENGINE_TIMEOUT_MS * 2, signal };
+  const names = o.units.join(", ");
+  const [argv, what] = o.verb === "enable"
+    ? [["enable", "--quiet", "--now"], `starting ${names} failed`]
+    : [["restart"], `restarting ${names} failed`];
   await reloadUnits(host, options);
-  await mustRun(host, ["systemctl", "enable", "--quiet", "--now", ...units], {
-    what: `starting ${units.join(", ")} failed`,
-    ...options,
-  });
-}
-
-async function restartUnits(
-  host: RemoteHost,
-  units: readonly string[],
-  signal: AbortSignal,
-): Promise<void> {
-  const options = { timeoutMs: ENGINE_TIMEOUT_MS * 2, signal };
-  await reloadUnits(host, options);
-  await mustRun(host, ["systemctl", "restart", ...units], {
-    what: `restarting ${units.join(", ")} failed`,
-    ...options,
-  });
+  await mustRun(host, ["systemctl", ...argv, ...o.units], { what, ...options });
 }
 
 /** System user of jiji-dns and Corrosion, and the folders they may write. */
