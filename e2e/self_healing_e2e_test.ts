@@ -203,6 +203,19 @@ Deno.test("self-healing: what breaks on one server is mended there, and others n
         })),
   );
 
+  await chapter(
+    t,
+    "database and daemon's state of one server are lost at once",
+    () =>
+      healsByItself(shop, {
+        what: "all that s3 knew lost",
+        pairs: all,
+        strike: () => lab.on("s3", ["sh", "-c", `${LOSE_DATABASE}; ${LOSE_DAEMON}`]),
+        mended: () => stateIsWhole(shop, ["s3"]),
+        withinS: 120,
+      }),
+  );
+
   await chapter(t, "a daemon's clock is ten minutes wrong, either way", async () => {
     await wrongClock(shop, 600_000);
     await wrongClock(shop, -600_000);

@@ -1,12 +1,16 @@
 import assert from "node:assert/strict";
-import { FakeCorrosion, RecordingLogger } from "@jiji/core/testing";
+import { FakeCorrosion, RecordingLogger, SimClock } from "@jiji/core/testing";
 import {
+  CorrosionError,
   corrosionHttpApi,
   followTable,
   parseServerRow,
   SELECT_SERVERS,
   type ServerRow,
+  type Statement,
   subscribe,
+  type SubscriptionEvent,
+  type SubscriptionOptions,
   touchServer,
   upsertServer,
 } from "../src/corrosion/mod.ts";
@@ -122,6 +126,49 @@ Deno.test("followTable(): a delete missed while Corrosion lost its position stil
   fake.changeSilently("DELETE FROM servers WHERE id = 'one'");
   await followed.until(() => !followed.rows.has("one"));
   assert.equal(followed.fills, 2);
+});
+
+Deno.test("followTable(): a Corrosion that lost its database is asked for all rows at once", async () => {
+  const clock = new SimClock(1_000_000);
+  const stop = new AbortController();
+  const asked: { readonly atMs: number; readonly isResume: boolean }[] = [];
+  async function* script(
+    _statement: Statement,
+    o: SubscriptionOptions,
+  ): AsyncGenerator<SubscriptionEvent> {
+    const isResume = o.resume !== undefined;
+    asked.push({ atMs: clock.monotonicMs(), isResume });
+    await clock.sleep(0);
+    if (asked.length === 1) {
+      yield { kind: "opened", queryId: "one" };
+      yield { kind: "ready", changeId: 5 };
+    }
+    if (asked.length < 10) throw new CorrosionError("it is down", { isCut: true });
+    if (isResume) throw new CorrosionError("no such subscription", { isCut: false });
+    yield { kind: "opened", queryId: "two" };
+    yield { kind: "ready", changeId: 0 };
+    await new Promise((_, reject) =>
+      o.signal.addEventListener("abort", () => reject(o.signal.reason))
+    );
+  }
+  const done = followTable<ServerRow>({
+    statement: SELECT_SERVERS,
+    parse: parseServerRow,
+    sink: { onRows: () => undefined, onRow: () => undefined, onGone: () => undefined },
+    subscribe: script,
+    api: { execute: () => Promise.resolve(), query: () => Promise.resolve([]) },
+    clock,
+    random: seededRandom(1),
+    logger: new RecordingLogger(),
+    signal: stop.signal,
+  });
+  for (let second = 0; second < 120; second++) await clock.advance(1_000);
+  stop.abort();
+  await done;
+  const [before, refused, anew] = asked.slice(-3);
+  assert.ok(before && refused?.isResume && anew && !anew.isResume);
+  assert.ok(refused.atMs - before.atMs > 5_000, "it was asked ever more rarely");
+  assert.ok(anew.atMs - refused.atMs <= 500, `${anew.atMs - refused.atMs} ms`);
 });
 
 Deno.test("followTable(): starts over when Corrosion answers with another query", async () => {

@@ -48,6 +48,8 @@ export class DnsCache {
   readonly #cluster: Cidr | undefined;
   /** Since when each server's row has been there, ms. */
   readonly #knownSince = new Map<string, number>();
+  /** When the servers' table was last heard, ms. */
+  #serversHeardAtMs = -Infinity;
   /** Containers without a row that are still answered, and since when, ms. */
   readonly #held = new Map<string, number>();
   readonly #news = new NewsHold();
@@ -109,7 +111,8 @@ export class DnsCache {
 
   /**
    * Lets held containers go: those whose server's row has been there long enough for its containers'
-   * rows to have come as well, and those that were held too long.
+   * rows to have come as well, and those that were held too long. A servers' table that has not been
+   * heard since may be that of a database that is lost.
    *
    * @param heardAtMs when Corrosion was heard last.
    * @returns how many are still held.
@@ -120,7 +123,8 @@ export class DnsCache {
       const heldMs = nowMs - sinceMs;
       const knownMs = nowMs -
         (this.#knownSince.get(this.#containers.get(id)?.serverId ?? "") ?? nowMs);
-      const isGone = heldMs >= HELD_MIN_MS && knownMs >= REFILL_MS;
+      const isKnown = knownMs >= REFILL_MS && this.#serversHeardAtMs >= sinceMs;
+      const isGone = heldMs >= HELD_MIN_MS && isKnown;
       if (isGone || heldMs >= HELD_MAX_MS) this.removeContainer(id);
     }
     return this.#held.size;
@@ -144,6 +148,7 @@ export class DnsCache {
 
   /** All server rows, tombstones included. */
   replaceServers(rows: Iterable<ServerRow>, nowMs: number): void {
+    this.#serversHeardAtMs = nowMs;
     const missing = new Set(this.#knownSince.keys());
     const before = new Set(this.#tombstoned);
     this.#tombstoned.clear();
@@ -157,8 +162,9 @@ export class DnsCache {
     this.onChange(this.#keysOfServers(before.symmetricDifference(this.#tombstoned)));
   }
 
-  /** A server is new or has changed. Heartbeats change nothing here. */
+  /** A server is new or has changed, or its heart has beaten. */
   putServer(row: ServerRow, nowMs: number): void {
+    this.#serversHeardAtMs = nowMs;
     if (!this.#knownSince.has(row.id)) this.#knownSince.set(row.id, nowMs);
     const gone = row.removedAtMs !== null;
     if (gone === this.#tombstoned.has(row.id)) return;

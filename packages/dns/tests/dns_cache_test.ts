@@ -178,7 +178,20 @@ Deno.test("DnsCache.sweep(): a delete that was missed goes soon after all rows w
   cache.replaceServers([server("one"), server("two")], 0);
   cache.replaceContainers([kept, gone], 0);
   cache.replaceContainers([kept], 100_000);
-  assert.equal(cache.sweep(100_000 + HELD_MIN_MS), 0);
+  assert.equal(cache.sweep(100_000 + HELD_MIN_MS), 1, "the servers' table was not heard since");
+  cache.putServer(server("one"), 110_000);
+  assert.equal(cache.sweep(110_000), 0);
+  assert.deepEqual(ips(cache), ["10.210.1.1"]);
+});
+
+Deno.test("DnsCache.sweep(): a lost database is not taken for deletes, however late the servers' table is", () => {
+  const cache = new DnsCache();
+  cache.replaceServers([server("one")], 0);
+  cache.replaceContainers([container({ ip: "10.210.1.1", serverId: "one" })], 0);
+  cache.replaceContainers([], 100_000);
+  cache.sweep(120_000);
+  cache.replaceServers([], 130_000);
+  cache.sweep(160_000);
   assert.deepEqual(ips(cache), ["10.210.1.1"]);
 });
 

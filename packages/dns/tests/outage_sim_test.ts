@@ -19,6 +19,8 @@ import { ZoneTable } from "../src/udp/zone_table.ts";
 
 const HOUR_MS = 3_600_000;
 const MINUTE_MS = 60_000;
+/** A server's row changes this often while nothing happens. */
+const HEARTBEAT_MS = 10_000;
 
 /** A Corrosion that can be stopped; its rows can be changed meanwhile. */
 class SimCorrosion {
@@ -48,10 +50,15 @@ class SimCorrosion {
     health: "healthy",
     unhealthySinceMs: null,
   }));
+  readonly #clock: SimClock;
   #isUp = true;
   #down = Promise.withResolvers<never>();
   /** Tries to subscribe while it was down. */
   refused = 0;
+
+  constructor(clock: SimClock) {
+    this.#clock = clock;
+  }
 
   stop(): void {
     this.#isUp = false;
@@ -86,7 +93,12 @@ class SimCorrosion {
     }
     const ended = Promise.withResolvers<never>();
     o.signal.addEventListener("abort", () => ended.reject(o.signal.reason), { once: true });
-    await Promise.race([this.#down.promise, ended.promise]);
+    for (let changeId = 2;; changeId++) {
+      const beat = this.#clock.sleep(HEARTBEAT_MS, { signal: o.signal });
+      await Promise.race([beat, this.#down.promise, ended.promise]);
+      const [cells] = statement[0].includes("FROM servers") ? this.#cells(statement) : [];
+      if (cells) yield { kind: "change", type: "update", rowId: 1, cells, changeId };
+    }
   }
 
   query(statement: Statement): Promise<unknown[][]> {
@@ -143,7 +155,7 @@ class SimDns {
 
 Deno.test("runSubscriber(): an hour without Corrosion changes no answer, then what went goes", async () => {
   const clock = new SimClock(1_000_000);
-  const corrosion = new SimCorrosion();
+  const corrosion = new SimCorrosion(clock);
   const dns = new SimDns(corrosion, clock);
   await clock.advance(20_000);
   assert.deepEqual(dns.addresses(), ["10.210.1.1", "10.210.1.2"]);
@@ -168,7 +180,7 @@ Deno.test("runSubscriber(): an hour without Corrosion changes no answer, then wh
 
 Deno.test("runSubscriber(): a restart in the midst of the hour answers from the snapshot", async () => {
   const clock = new SimClock(1_000_000);
-  const corrosion = new SimCorrosion();
+  const corrosion = new SimCorrosion(clock);
   const first = new SimDns(corrosion, clock);
   await clock.advance(20_000);
   await first.stop();
@@ -187,7 +199,7 @@ Deno.test("runSubscriber(): a restart in the midst of the hour answers from the 
 
 Deno.test("runSubscriber(): a database that comes back empty empties no answer until it is sure", async () => {
   const clock = new SimClock(1_000_000);
-  const corrosion = new SimCorrosion();
+  const corrosion = new SimCorrosion(clock);
   const dns = new SimDns(corrosion, clock);
   await clock.advance(20_000);
   corrosion.stop();

@@ -81,9 +81,10 @@ export async function followTable<T>(options: FollowOptions<T>): Promise<void> {
   const follower = new Follower(options);
   let reported = "";
   for (let attempt = 1; !options.signal.aborted; attempt++) {
-    const { heard, error } = await follower.connectOnce();
+    const { heard, isForgotten, error } = await follower.connectOnce();
     if (options.signal.aborted) return;
-    if (heard) attempt = 1;
+    // Who answers that a position is unknown answers: all rows are to be had soon.
+    if (heard || isForgotten) attempt = 1;
     if (heard || messageOf(error) !== reported) {
       options.logger.warn("subscription ended, trying again", {
         statement: options.statement[0].replace(/^.* FROM /, ""),
@@ -111,7 +112,7 @@ class Follower<T> {
   }
 
   /** One connection, until it ends. A refused resume forgets the position. */
-  async connectOnce(): Promise<{ heard: boolean; error: unknown }> {
+  async connectOnce(): Promise<{ heard: boolean; isForgotten: boolean; error: unknown }> {
     const { signal, statement, subscribe } = this.#options;
     const cut = new AbortController();
     const both = AbortSignal.any([signal, cut.signal]);
@@ -143,8 +144,9 @@ class Follower<T> {
         pending = events.next();
       }
     } catch (error) {
+      const isForgotten = resuming !== undefined && !isCut(error);
       if (!isCut(error)) this.#position = undefined;
-      return { heard, error };
+      return { heard, isForgotten, error };
     } finally {
       cut.abort();
     }
