@@ -29,6 +29,7 @@ function viewOf(
       links: Object.fromEntries(
         numbers.filter((to) => to !== from).map((to) => [`s${to}`, {
           linked: true,
+          daemonless: false,
           rttMs: from + to / 10,
           endpoint: `203.0.113.${10 + to}:31820`,
           handshakeAgeSeconds: 100 + to,
@@ -69,6 +70,15 @@ Deno.test("network status: of hundreds of bad links the first are shown, and how
   const lines = renderLinks(viewOf(30, () => ({ linked: false })));
   assert.equal(lines.length, 22);
   assert.match(lines.at(-1)!, /850 more links/);
+});
+
+Deno.test("network status: a server whose daemon is gone is linked, and said to have none", () => {
+  const view = viewOf(3, (_from, to) => to === 3 ? { daemonless: true, rttMs: null, loss: 1 } : {});
+  assert.equal(renderServers(view, DOT)[1]?.match(/daemon\?/g)?.length, 1);
+  const lines = [...renderServers(view, DOT), ...renderLinks(view)];
+  assert.ok(lines.every((line) => line.length <= 80), lines.join("\n"));
+  assert.equal(renderLinks(view).filter((line) => line.includes("daemon?")).length, 2);
+  assert.deepEqual(linkProblems(view), []);
 });
 
 Deno.test("linkProblems(): two behind NAT without a link, told once", () => {

@@ -84,6 +84,7 @@ Deno.test("linkMatrix(): joins what every server told", () => {
   assert.deepEqual(view.servers[0]!.links, {
     s2: {
       linked: true,
+      daemonless: false,
       rttMs: 2.5,
       endpoint: "203.0.113.12:31820",
       handshakeAgeSeconds: 12,

@@ -119,12 +119,17 @@ Deno.test("LivenessDuty: a report that is being written is ended before the next
 });
 
 Deno.test("LivenessDuty: a server whose kernel answers is there without its daemon, but not for ever", async () => {
-  const { duty, clock, socket, verdicts, silent, knockedAt } = started(true);
+  const { duty, clock, files, socket, verdicts, silent, knockedAt } = started(true);
   const startMs = clock.monotonicMs();
+  const report = () => parseLiveness(files.texts.get(SERVER_PATHS.liveness) ?? "");
   while (!silent()) {
     await clock.advance(await duty.run());
-    assert.ok(clock.monotonicMs() - startMs < KNOCK_TRUST_MS + 2 * PROBE_EVERY_MS);
+    const tookMs = clock.monotonicMs() - startMs;
+    assert.ok(tookMs < KNOCK_TRUST_MS + 2 * PROBE_EVERY_MS);
+    const isSure = tookMs > 2 * UNANSWERED_MS && tookMs < KNOCK_TRUST_MS;
+    if (isSure) assert.deepEqual(report()?.daemonless, ["s2"]);
   }
+  assert.equal(report()?.daemonless, undefined, "silent is silent");
   assert.ok(clock.monotonicMs() - startMs >= KNOCK_TRUST_MS);
   assert.deepEqual(verdicts, ["s2"]);
   const knocks = knockedAt.length;

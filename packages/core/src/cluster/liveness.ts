@@ -13,6 +13,8 @@ export const LivenessSchema = v.object({
   written_at_ms: v.number(),
   /** Servers that missed their last probes, by name. */
   silent: v.array(v.pipe(v.string(), v.regex(SERVER_NAME))),
+  /** Servers whose kernels answer and whose daemons have not for seconds. Absent: none. */
+  daemonless: v.optional(v.array(v.pipe(v.string(), v.regex(SERVER_NAME)))),
   /** Last round trip of each answering server, milliseconds. */
   rtt_ms: v.record(v.string(), v.number()),
   /** Share of the last probes to each server that got no answer, 0 to 1. Absent: not told. */
@@ -44,13 +46,20 @@ export function silentServers(
 }
 
 /**
- * Whether a report shows that a server answers. Where everyone probes everyone, only an answer does;
- * in larger clusters nobody's complaint will do, since most were never asked by this server.
+ * Whether a report shows that a server answers, be it its kernel alone. Where everyone probes
+ * everyone, only an answer does; in larger clusters nobody's complaint will do, since most were never
+ * asked by this server.
  */
 export function isLinked(
   report: LivenessReport | undefined,
   peer: { readonly id: string; readonly peers: number },
 ): boolean {
   if (!report || report.silent.includes(peer.id)) return false;
-  return peer.peers > PROBE_ALL_MAX || report.rtt_ms[peer.id] !== undefined;
+  return peer.peers > PROBE_ALL_MAX || report.rtt_ms[peer.id] !== undefined ||
+    isDaemonless(report, peer.id);
+}
+
+/** Whether a server's kernel answers and its daemon does not. */
+export function isDaemonless(report: LivenessReport | undefined, serverId: string): boolean {
+  return report?.daemonless?.includes(serverId) ?? false;
 }

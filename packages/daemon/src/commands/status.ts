@@ -2,6 +2,7 @@
 import {
   DAEMON_STATUS_PORT,
   type DaemonReport,
+  isDaemonless,
   isLinked,
   type LivenessReport,
   MESH_INTERFACE,
@@ -195,8 +196,13 @@ export function renderStatus(status: ServerStatus): string {
       ? "no handshake"
       : `handshake ${peer.handshake_age_s} s`;
     const { rtt_ms, loss, mtu, link } = peer;
+    const answers = typeof rtt_ms === "number" ? `${rtt_ms} ms` : "unknown";
     const words = [
-      silent.has(name) ? "silent" : typeof rtt_ms === "number" ? `${rtt_ms} ms` : "unknown",
+      ...(silent.has(name)
+        ? ["silent"]
+        : isDaemonless(status.liveness ?? undefined, name)
+        ? ["its daemon does not answer"]
+        : [answers]),
       ...(link === null ? ["not in use"] : []),
       ...(loss ? [`${Math.round(loss * 100)} % lost`] : []),
       ...(mtu ? [`mtu ${mtu}`] : []),

@@ -84,7 +84,7 @@ export class LivenessDuty {
   /** What was found of round trips and losses in the last round, as text. */
   #found = "";
   #roundAtMs = -Infinity;
-  #vouchedFor = "";
+  #daemonless = "";
   #writing: Promise<void> = Promise.resolve();
 
   /**
@@ -149,12 +149,12 @@ export class LivenessDuty {
         this.#table.knocked(target, { isOpen, nowMs: clock.monotonicMs() })
       );
     }
-    const { vouchedFor } = this.#table;
-    const text = vouchedFor.join();
-    if (text !== this.#vouchedFor && text !== "") {
-      logger.warn("daemons do not answer, their servers do", { servers: vouchedFor });
+    const { daemonless } = this.#table;
+    const text = daemonless.join();
+    if (text !== this.#daemonless && text !== "") {
+      logger.warn("daemons do not answer, their servers do", { servers: daemonless });
     }
-    this.#vouchedFor = text;
+    this.#daemonless = text;
   }
 
   /** Tells the others that this server shuts down, so that nobody is led to it; ends the probing. */
@@ -288,9 +288,9 @@ export class LivenessDuty {
   async #write(servers: readonly string[], isRound: boolean): Promise<void> {
     const { files, clock, logger, facts, wake } = this.#context;
     if (isRound || this.#found === "") {
-      const { rtt_ms, loss } = this.#table.report(clock.nowMs());
+      const { rtt_ms, loss, daemonless } = this.#table.report(clock.nowMs());
       const mtu = facts.mtu && facts.mtu.size > 0 ? Object.fromEntries(facts.mtu) : undefined;
-      this.#found = JSON.stringify({ rtt_ms, loss, ...(mtu ? { mtu } : {}) });
+      this.#found = JSON.stringify({ rtt_ms, loss, daemonless, mtu });
     }
     const verdict = { format: 1, written_at_ms: clock.nowMs(), silent: servers };
     const text = `${JSON.stringify(verdict).slice(0, -1)},${this.#found.slice(1)}`;

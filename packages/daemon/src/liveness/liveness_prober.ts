@@ -251,7 +251,7 @@ export class LivenessTable {
   }
 
   /** Peers whose daemons have been silent for so long that only their kernels vouch for them. */
-  get vouchedFor(): readonly string[] {
+  get daemonless(): readonly string[] {
     const found: string[] = [];
     for (const [id, { misses, unanswering, openedAtMs, answeredAtMs }] of this.#open) {
       if (unanswering || misses < MISSES_MAX || answeredAtMs === undefined) continue;
@@ -397,10 +397,12 @@ export class LivenessTable {
       if (peer.rttMs === undefined || this.#silent.has(id) || peer.misses >= MISSES_MAX) continue;
       rtts[id] = Math.round(peer.rttMs * 10) / 10;
     }
+    const daemonless = [...this.daemonless];
     return {
       format: 1,
       written_at_ms: nowMs,
       silent: [...this.silent],
+      ...(daemonless.length > 0 ? { daemonless } : {}),
       rtt_ms: rtts,
       loss: losses,
     };

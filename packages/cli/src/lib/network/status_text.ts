@@ -64,6 +64,7 @@ function cellOf(server: ServerView, peer: string, dot: string): string {
 }
 
 function renderRtt(link: LinkView): string {
+  if (link.daemonless) return "daemon?";
   return link.rttMs === null ? "-" : `${link.rttMs.toFixed(1)} ms`;
 }
 

@@ -1,10 +1,12 @@
-import { isLinked, type ServerStatus } from "@jiji/core";
+import { isDaemonless, isLinked, type ServerStatus } from "@jiji/core";
 import type { ServerConfiguration } from "../configuration/servers.ts";
 
 /** A link from one server to another, as the first sees it. */
 export interface LinkView {
-  /** Whether the other answers probes. */
+  /** Whether the other answers, be it its kernel alone. */
   readonly linked: boolean;
+  /** Whether only its kernel does: its jiji-daemon does not run, or hangs. */
+  readonly daemonless: boolean;
   /** Last round trip, milliseconds. */
   readonly rttMs: number | null;
   /** WireGuard endpoint in use. */
@@ -126,6 +128,7 @@ function linksOf(
     const rttMs = status.liveness?.rtt_ms[name] ?? null;
     links[name] = {
       linked: isLinked(status.liveness ?? undefined, { id: name, peers: o.names.length - 1 }),
+      daemonless: isDaemonless(status.liveness ?? undefined, name),
       rttMs,
       endpoint: peer?.endpoint ?? null,
       handshakeAgeSeconds: peer?.handshake_age_s ?? null,
