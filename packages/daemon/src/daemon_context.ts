@@ -14,6 +14,7 @@ import type { ClusterView } from "./state/cluster_view.ts";
 import type { HealthState } from "./engine/container_health.ts";
 import type { ObservedContainer } from "./engine/containers.ts";
 import type { Routes } from "./mesh/path_mtu.ts";
+import type { Conflict } from "./mesh/peer_reconciler.ts";
 import type { WireguardState } from "./mesh/wg_show.ts";
 import type { HostInterface } from "./mesh/own_addresses.ts";
 
@@ -37,6 +38,8 @@ export interface Files {
 export interface DaemonFacts {
   /** The mesh's members but this server, as the topology duty sees them. */
   peers: readonly PeerSeed[];
+  /** Claims of servers that were not granted, since others have what they claim. */
+  conflicts?: readonly Conflict[];
   /** Whether the topology duty has looked: before that `peers` says nothing. */
   isMeshKnown?: boolean;
   /** `ip:port` where others reach this server now, best first; undefined before the first look. */

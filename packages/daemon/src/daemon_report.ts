@@ -5,12 +5,13 @@ import { VERSION } from "@jiji/core/runtime";
 import type { ClusterView } from "./state/cluster_view.ts";
 import type { CorrosionReport } from "./duties/corrosion.ts";
 import type { DutyStats } from "./duty_loop.ts";
+import type { Conflict } from "./mesh/peer_reconciler.ts";
 import { judgePartition } from "./state/split_brain.ts";
 
 /** Clocks that differ by more are told of, milliseconds: logs and leases of people go by them. */
 const CLOCK_AHEAD_MAX_MS = 10_000;
-/** So many malformed rows are named. */
-const MALFORMED_NAMED_MAX = 3;
+/** So many malformed rows are named, and so many servers that were not let in. */
+const NAMED_MAX = 3;
 
 /** What the report is made from. */
 export interface ReportSources {
@@ -19,6 +20,8 @@ export interface ReportSources {
   readonly view: Pick<ClusterView, "servers" | "refused" | "heard">;
   /** The mesh's other members: rows may name servers that were never let in. */
   readonly peers: readonly string[];
+  /** Servers that were not let in, since others have what they claim. */
+  readonly conflicts: readonly Conflict[];
   readonly silent: ReadonlySet<string>;
   readonly standsDown: boolean;
   readonly corrosion: CorrosionReport;
@@ -70,6 +73,7 @@ export function makeReport(sources: ReportSources): DaemonReport {
         ? [`it may be cut off (${partition.reason}): it removes no rows of others until then`]
         : []),
       ...malformedNotices(view),
+      ...conflictNotices(sources.conflicts),
       ...corrosion.problems,
       ...clockNotices(ahead),
       ...skewNotices(members),
@@ -89,12 +93,24 @@ function malformedNotices(view: ReportSources["view"]): string[] {
   return (["servers", "containers"] as const).flatMap((table) => {
     const rows = [...view.refused[table]];
     if (rows.length === 0) return [];
-    const named = rows.slice(0, MALFORMED_NAMED_MAX)
+    const named = rows.slice(0, NAMED_MAX)
       .map(([key, reason]) => `${JSON.stringify(key)} (${reason})`).join(", ");
-    const more = rows.length > MALFORMED_NAMED_MAX ? ", …" : "";
+    const more = rows.length > NAMED_MAX ? ", …" : "";
     const word = rows.length === 1 ? "row" : "rows";
     return [`${rows.length} malformed ${word} in ${table} passed over: ${named}${more}`];
   });
+}
+
+function conflictNotices(conflicts: readonly Conflict[]): string[] {
+  const more = conflicts.length > NAMED_MAX ? [`${conflicts.length - NAMED_MAX} more`] : [];
+  const named = conflicts.slice(0, NAMED_MAX).map(({ serverId, reason }) =>
+    `${serverId} (${reason})`
+  );
+  if (named.length === 0) return [];
+  return [
+    `not let into the mesh: ${[...named, ...more].join(", ")}. What to do with a copy of a ` +
+    "server, jiji server init says; a stranger's row goes with jiji server remove",
+  ];
 }
 
 function clockNotices(ahead: readonly (readonly [string, number])[]): string[] {

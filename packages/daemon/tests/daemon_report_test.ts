@@ -18,6 +18,7 @@ function sources(facts: Partial<ReportSources> = {}): ReportSources {
       heard: new Map(),
     },
     peers: ["s2", "s3"],
+    conflicts: [],
     silent: new Set(),
     standsDown: false,
     corrosion: {
@@ -56,6 +57,10 @@ Deno.test("makeReport(): says what an operator should know", () => {
       heard: new Map([["s3", { atMs: 0, clockAheadMs: -600_000 }]]),
     },
     silent: new Set(["s2", "s3"]),
+    conflicts: ["s4", "s5", "s6", "s7"].map((serverId) => ({
+      serverId,
+      reason: "has the key of s2",
+    })),
     standsDown: true,
   }));
   assert.equal(report.cluster_schema, 0);
@@ -63,10 +68,13 @@ Deno.test("makeReport(): says what an operator should know", () => {
     "this server was removed from the cluster",
     "it may be cut off (1 of 3 servers answer)",
     "1 malformed row in containers passed over",
+    "not let into the mesh",
     "the clock of s3 is 600 s behind",
     "versions of jiji differ",
   ]);
   assert.ok(report.notices.every((notice) => !notice.includes("\n")));
+  const refused = report.notices.find((notice) => notice.startsWith("not let into the mesh"));
+  assert.match(refused ?? "", /: s4 \(has the key of s2\), .*s6 .*, 1 more\./);
 });
 
 Deno.test("clusterSchema(): the oldest member's counts", () => {

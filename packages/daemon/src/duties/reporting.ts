@@ -72,6 +72,7 @@ function reportNow({ context, corrosion, duties, startedAtMs }: Asked) {
     startedAtMs,
     view,
     peers: facts.peers.map((peer) => peer.server_id),
+    conflicts: facts.conflicts ?? [],
     silent: facts.silent,
     standsDown: facts.standsDown,
     corrosion: corrosion(),

@@ -134,6 +134,7 @@ export class TopologyDuty {
     const holders = new Set(wireguard?.peers.map((peer) => peer.publicKey));
     const topology = this.#plan(known, holders);
     context.facts.peers = topology.peers;
+    context.facts.conflicts = topology.conflicts;
     context.facts.isMeshKnown = true;
     this.#report(topology);
     if (!wireguard) return await this.#restartMesh(signal);
