@@ -53,16 +53,14 @@ export class SimDns {
     change: Change,
     o: { readonly replica: Replica; readonly nowMs: number; readonly isBeat: boolean },
   ): void {
+    const row = change.table === "servers" && o.replica.servers.get(change.id)?.row;
+    if (row) this.#cache.putServer(row, o.nowMs);
     if (o.isBeat) return;
     this.#isDirty = true;
     this.#shape = undefined;
-    if (change.table === "containers") {
-      if (change.value.row) this.#cache.putContainer(change.value.row);
-      else this.#cache.removeContainer(change.id);
-    } else if (change.table === "servers") {
-      const row = o.replica.servers.get(change.id)?.row;
-      if (row) this.#cache.putServer(row, o.nowMs);
-    }
+    if (change.table !== "containers") return;
+    if (change.value.row) this.#cache.putContainer(change.value.row);
+    else this.#cache.removeContainer(change.id);
   }
 
   /** Time has passed; what is wrong with the answers now, if they can be others than before. */
