@@ -47,9 +47,13 @@ async function partedPair(
 }
 
 /** Ends it, and nothing else is done. */
-async function heal(shop: Shop, end: () => Promise<unknown>): Promise<void> {
+async function heal(
+  shop: Shop,
+  end: () => Promise<unknown>,
+  withinS = HEALED_WITHIN_S,
+): Promise<void> {
   await end();
-  await allIsWell(shop, { sinceMs: performance.now(), withinS: HEALED_WITHIN_S });
+  await allIsWell(shop, { sinceMs: performance.now(), withinS });
 }
 
 /** Everything of everyone is still known: silence is no reason to forget. */
@@ -142,6 +146,6 @@ Deno.test("partition: every shape among three servers, and its healing", async (
           tell(`its row named the new address after ${secondsSince(sinceMs)} s (${limit})`);
         }),
     );
-    await heal(shop, () => move(after, before));
+    await heal(shop, () => move(after, before), MOVED_WITHIN_S);
   });
 });

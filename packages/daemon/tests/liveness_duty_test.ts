@@ -158,17 +158,20 @@ Deno.test("LivenessDuty: a server that says goodbye is silent at once, whatever 
   assert.equal(silent(), "", "it is back");
 });
 
-Deno.test("LivenessDuty: whoever leaves tells all peers and answers nobody any more", async () => {
-  const { duty, socket, context } = started();
+Deno.test("LivenessDuty: whoever leaves tells all peers, more than once, and answers nobody any more", async () => {
+  const { duty, clock, socket, context } = started();
   context.facts.peers = [peerSeed(2), peerSeed(3)];
   await duty.run();
   socket.sent.length = 0;
-  await duty.leave();
-  assert.deepEqual(socket.sent.map(({ to, kind }) => `${kind} ${to}`), [
-    "bye 10.210.2.1",
-    "bye 10.210.3.1",
-  ]);
+  const leaving = duty.leave();
+  await socket.arrive(encodeProbe({ kind: "ping", from: "s2", seq: 9 }), "10.210.2.1");
+  await duty.run();
+  await clock.advance(1_000);
+  await leaving;
   assert.ok(socket.isClosed);
+  const words = new Set(socket.sent.map(({ to, kind }) => `${kind} ${to}`));
+  assert.deepEqual([...words], ["bye 10.210.2.1", "bye 10.210.3.1"]);
+  assert.equal(socket.sent.length, 3 * words.size);
 });
 
 Deno.test("knockTcp: a port that nobody listens at shows that the host is there", async () => {

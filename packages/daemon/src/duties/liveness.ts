@@ -45,6 +45,10 @@ export const bindDatagram: BindDatagram = (address) => {
   };
 };
 
+/** A server that shuts down says so this often, this far apart, milliseconds. */
+const BYES = 3;
+const BYE_EVERY_MS = 100;
+
 /** How long a knock may take, milliseconds: within it a lost packet is sent once more. */
 export const KNOCK_TIMEOUT_MS = 1_500;
 
@@ -85,6 +89,7 @@ export class LivenessDuty {
   #found = "";
   #roundAtMs = -Infinity;
   #daemonless = "";
+  #isLeaving = false;
   #writing: Promise<void> = Promise.resolve();
 
   /**
@@ -118,6 +123,7 @@ export class LivenessDuty {
         return block ? [{ serverId: peer.server_id, address: serverAddress(block) }] : [];
       }));
     }
+    if (this.#isLeaving) return PROBE_EVERY_MS;
     const socket = this.#open();
     const isRound = !socket || clock.monotonicMs() >= this.#roundAtMs;
     if (socket) {
@@ -157,14 +163,21 @@ export class LivenessDuty {
     this.#daemonless = text;
   }
 
-  /** Tells the others that this server shuts down, so that nobody is led to it; ends the probing. */
+  /**
+   * Tells the others that this server shuts down, so that nobody is led to it, a few times since
+   * packets get lost; from then on it answers nobody. Ends the probing.
+   */
   async leave(): Promise<void> {
     const socket = this.#socket;
     if (!socket) return;
-    const sent = this.#table.addresses.map((address) =>
-      this.#send(socket, { kind: "bye", address, seq: 0 })
-    );
-    await Promise.all(sent);
+    this.#isLeaving = true;
+    for (let time = 1; time <= BYES; time++) {
+      const sent = this.#table.addresses.map((address) =>
+        this.#send(socket, { kind: "bye", address, seq: 0 })
+      );
+      await Promise.all(sent);
+      if (time < BYES) await this.#context.clock.sleep(BYE_EVERY_MS);
+    }
     this.close();
   }
 
@@ -226,6 +239,7 @@ export class LivenessDuty {
   async #take(socket: DatagramSocket, message: ProbeMessage, address: string): Promise<void> {
     const { clock } = this.#context;
     const nowMs = clock.monotonicMs();
+    if (this.#isLeaving) return;
     if (message.kind === "bye") return await this.#sayGoodbye(message.from);
     if (message.kind === "pong") this.#table.answered(message, { address, nowMs });
     else this.#table.heard(message.from, nowMs);

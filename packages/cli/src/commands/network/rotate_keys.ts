@@ -31,6 +31,9 @@ import { confirmOrStop } from "../../utils/confirm.ts";
 import { withLock } from "../../utils/lock.ts";
 import { mustRunScript } from "../../utils/remote.ts";
 
+/** A Corrosion that was restarted with its server's new identity answers within this time, ms. */
+const CORROSION_RETURN_MS = 30_000;
+
 /** Options of `jiji network rotate-keys`. */
 export interface RotateKeysOptions extends CommonOptions {
   readonly yes?: boolean | undefined;
@@ -89,13 +92,32 @@ async function askStatuses(context: CommandContext): Promise<ReadonlyMap<string,
   return answers;
 }
 
+/** What is to be done. While a change is under way that server's Corrosion is away for seconds. */
 async function look(context: CommandContext): Promise<KeyPlan> {
+  const { clock, signal } = context;
+  let found = await lookOnce(context);
+  if (found.isCorrosionAway) {
+    context.output.note("  waiting for corrosion to answer on every server");
+    await waitFor(async () => {
+      found = await lookOnce(context);
+      return found.isCorrosionAway ? undefined : true;
+    }, { clock, timeoutMs: CORROSION_RETURN_MS, everyMs: 500, signal });
+  }
+  return found.plan;
+}
+
+async function lookOnce(
+  context: CommandContext,
+): Promise<{ readonly plan: KeyPlan; readonly isCorrosionAway: boolean }> {
   const statuses = await askStatuses(context);
   const chosen = new Map([...statuses].filter(([name]) => context.hosts.has(name)));
   const plan = planRotation(chosen);
   const mute = [...context.hosts.keys()].filter((name) => !statuses.has(name))
     .map((name) => `${name}: its jiji-daemon gives no status`);
-  return { ...plan, refusals: [...plan.refusals, ...mute] };
+  return {
+    plan: { ...plan, refusals: [...plan.refusals, ...mute] },
+    isCorrosionAway: [...chosen.values()].some(({ servers }) => servers === null),
+  };
 }
 
 function refuse(plan: KeyPlan): void {
