@@ -35,6 +35,21 @@ Deno.test("markRemoved(): every member writes it, all with the moment that the f
   assert.equal(cluster.rows.get("s4")?.removedAtMs, 1_764_000_000_123);
 });
 
+Deno.test("markRemoved(): a server that can be reached is told itself, with the same moment", async () => {
+  const cluster = new BareCluster(["s1", "s2", "s4"]);
+  cluster.rows.set("s4", S4);
+  const [one, two, leaving] = [...cluster.servers.values()];
+  assert.ok(one && two && leaving);
+  cluster.server("s1").lost = true;
+  assert.equal((await markRemoved("s4", [one, two], { leaving })).length, 1);
+  assert.deepEqual([two.commands, leaving.commands], [
+    [REMOVE],
+    [`${REMOVE} --at-ms 1764000000123`],
+  ]);
+  cluster.server("s2").lost = true;
+  await assert.rejects(markRemoved("s4", [one, two], { leaving }), /no member could be told/);
+});
+
 Deno.test("markRemoved(): members that fail are told of in a line each", async () => {
   const { cluster, staying } = threeOfFour();
   cluster.server("s1").lost = true;

@@ -181,7 +181,8 @@ async function apply(context: CommandContext, removal: Removal): Promise<string[
       const drain = { host, config: observed.config, containers, staying };
       late.push(...await step("drained", () => drainServer(drain, context)));
     }
-    late.push(...await step("marked as removed", () => markRemoved(server, staying, signal)));
+    const told = { leaving: host, signal };
+    late.push(...await step("marked as removed", () => markRemoved(server, staying, told)));
     const unaware = await step(
       "known everywhere",
       () => awaitRemoved(server, { staying, host }, context),

@@ -69,16 +69,22 @@ export async function drainServer(drain: Drain, context: CommandContext): Promis
 /**
  * Marks a server as removed in the state of every member that stays, so that it is not forgotten
  * when one of them is lost before it told the others. The first that can says when that was; all
- * write the same moment.
+ * write the same moment, and so does the server itself: the others may close the mesh to it before
+ * their word has come.
  *
+ * @param o.leaving the server that is removed, when it can be reached.
  * @returns what failed, a line for each member that could not be told; the others will tell it.
  * @throws {JijiError} when none can.
  */
 export async function markRemoved(
   server: string,
   staying: readonly RemoteHost[],
-  signal?: AbortSignal,
+  o: {
+    readonly leaving?: RemoteHost | undefined;
+    readonly signal?: AbortSignal | undefined;
+  } = {},
 ): Promise<string[]> {
+  const { leaving, signal } = o;
   const tell = async (host: RemoteHost, more: readonly string[]) =>
     await mustRun(host, [DAEMON, "servers", "remove", server, ...more], {
       what: "marking it failed",
@@ -95,9 +101,8 @@ export async function markRemoved(
     if (text === undefined) continue;
     const { removed_at_ms: atMs } = parseRemovalReport(text);
     const more = atMs === undefined ? [] : ["--at-ms", String(atMs)];
-    await Promise.all(
-      staying.slice(index + 1).map((one) => tell(one, more).catch((error) => fail(one, error))),
-    );
+    const rest = [...staying.slice(index + 1), ...(leaving ? [leaving] : [])];
+    await Promise.all(rest.map((one) => tell(one, more).catch((error) => fail(one, error))));
     return failed.map((one) =>
       `${one.host} could not be told that ${server} is removed, the others will tell it: ` +
       one.message.split("\n")[0]
