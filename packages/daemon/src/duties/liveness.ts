@@ -93,8 +93,9 @@ export class LivenessDuty {
   #writing: Promise<void> = Promise.resolve();
 
   /**
-   * @param o `knock` finds out whether a server is there whose daemon does not answer; `onVerdict` is called when a report was written that silences others than the one
-   * before; `wire` is how messages become bytes, another one in simulations.
+   * @param o `knock` finds out whether a server is there whose daemon does not answer; `onVerdict` is
+   * called when a report was written that silences others than the one before; `wire` is how messages
+   * become bytes, another one in simulations.
    */
   constructor(
     context: DaemonContext,

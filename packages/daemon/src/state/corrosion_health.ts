@@ -2,6 +2,7 @@
 
 /** Corrosion may be silent this long before it is restarted, milliseconds. */
 export const CORROSION_SILENT_MS = 30_000;
+
 /** What Corrosion says of its own replication. */
 export interface ReplicationLook {
   /** Identities (IPv6) of the other members it gossips with; undefined when it does not tell. */
