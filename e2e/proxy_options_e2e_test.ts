@@ -18,6 +18,7 @@ services:
     command: httpd -f -p 3000 -h /www
     stop_grace: 1s
     retain: 2
+    scale: 2
     proxy:
       app_port: 3000
       hosts: [shop.example.com, www.shop.example.com]
@@ -33,11 +34,12 @@ services:
     directories: [{local: www, remote: /www, mode: "0755"}]
     command: httpd -f -p 3000 -h /www
     stop_grace: 1s
+    scale: 2
     proxy:
       app_port: 3000
       host: shop.example.com
       path_prefix: /api
-      healthcheck: {cmd: "test -d /www"}
+      healthcheck: {cmd: "test ! -e /tmp/sick", interval: 1s}
   plain:
     image: busybox:1
     hosts: [s1]
@@ -145,23 +147,80 @@ for (const engine of ["docker", "podman"] as const satisfies EngineKind[]) {
       },
     );
 
+    /** First lines of what both services whose check is not HTTP answer. */
+    const answers = async () => {
+      const urls = [home, `${home}api/cgi-bin/echo`];
+      const texts = await Promise.all(urls.map((url) => ask(shop, url, trusted())));
+      return texts.map((text) => text.split("\n")[0] ?? "");
+    };
+    const servesAgain = async (what: string, timeoutMs: number) => {
+      const atMs = performance.now();
+      await eventually(`both serve after ${what}`, async () => {
+        return (await answers()).every((line) => / 200/.test(line)) || undefined;
+      }, { timeoutMs });
+      tell(`both serve ${secondsSince(atMs)} s after ${what}`);
+    };
+
     await chapter(t, "routes that are lost come back, also where checks are not HTTP", async () => {
       for (const route of ["shop-web-3000", "shop-api-3000"]) {
         await lab.on("s1", [engine, "exec", "kamal-proxy", "kamal-proxy", "remove", route]);
       }
-      const atMs = performance.now();
-      await eventually("both routes serve again", async () => {
-        const all = await Promise.all([
-          ask(shop, home, trusted()),
-          ask(shop, `${home}api/cgi-bin/echo`, trusted()),
-        ]);
-        return all.every((text) => / 200/.test(text.split("\n")[0] ?? "")) ? true : undefined;
-      }, { timeoutMs: 60_000 });
-      tell(`mended ${secondsSince(atMs)} s after two routes were removed by hand`);
+      await servesAgain("their routes were removed by hand", 60_000);
       await lab.on("s1", [engine, "restart", "kamal-proxy"]);
-      await eventually("the proxy serves after a restart", async () => {
-        return / 200/.test((await ask(shop, home, trusted())).split("\n")[0] ?? "") || undefined;
-      }, { timeoutMs: 30_000 });
+      await servesAgain("the proxy was restarted", 30_000);
+      await lab.on("s1", ["systemctl", "stop", "jiji-daemon"]);
+      await lab.on("s1", [engine, "restart", "kamal-proxy"]);
+      await lab.on("s1", ["systemctl", "start", "jiji-daemon"]);
+      await servesAgain("the daemon, which was off while the proxy was restarted, is back", 30_000);
+      const half =
+        `${engine} kill kamal-proxy && truncate -s 200 "$1" && ${engine} start kamal-proxy`;
+      const volume = [
+        engine,
+        "volume",
+        "inspect",
+        "--format",
+        "{{.Mountpoint}}",
+        "jiji-kamal-proxy",
+      ];
+      const state = `${(await lab.on("s1", volume)).trim()}/kamal-proxy.state`;
+      await lab.on("s1", ["sh", "-c", half, "sh", state]);
+      await servesAgain("the proxy lost power while it wrote its state", 60_000);
+    });
+
+    await chapter(
+      t,
+      "who fails a check that is not HTTP leaves the route until it is well",
+      async () => {
+        const exec = (...argv: string[]) => lab.on("s1", [engine, "exec", ...argv]);
+        const targets = async () => {
+          const listing = await exec("kamal-proxy", "kamal-proxy", "list");
+          return /shop-api-3000.*/.exec(listing)?.[0].match(/10(\.\d+){3}:3000/g)?.length ?? 0;
+        };
+        const names = await lab.on("s1", [engine, "ps", "--format", "{{.Names}}"]);
+        const sick = names.split("\n").find((name) => name.startsWith("shop-api"))!;
+        assert.equal(await targets(), 2);
+        await exec(sick, "touch", "/tmp/sick");
+        const left = async () => await targets() === 1 || undefined;
+        await eventually(`${sick} has left the route`, left, { timeoutMs: 30_000 });
+        await exec(sick, "rm", "/tmp/sick");
+        const back = async () => await targets() === 2 || undefined;
+        await eventually(`${sick} is back in the route`, back, { timeoutMs: 60_000 });
+      },
+    );
+
+    await chapter(t, "proxy reboot drops nothing, also where checks are not HTTP", async () => {
+      const told = new Map<string, number>();
+      let isOver = false;
+      const visitor = (async () => {
+        while (!isOver) {
+          for (const line of await answers()) told.set(line, (told.get(line) ?? 0) + 1);
+        }
+      })();
+      await shop.must("proxy", "reboot");
+      isOver = true;
+      await visitor;
+      tell([...told].map(([line, count]) => `${count} × ${line.trim()}`).join(", "));
+      assert.deepEqual([...told.keys()].filter((line) => !/ 200/.test(line)), []);
     });
 
     await chapter(

@@ -12,7 +12,6 @@ import {
   argvDeployRoute,
   argvRemoveRoute,
   argvRunProxy,
-  parseProxyState,
 } from "../src/lib/engine/proxy_commands.ts";
 
 const PLAIN: ContainerSpec = {
@@ -231,22 +230,4 @@ Deno.test("INSPECT_FORMAT: a template that makes JSON and never touches the envi
   const json = engine.INSPECT_FORMAT.replace(/\{\{json [A-Za-z.]+\}\}/g, "null");
   assert.deepEqual(Object.keys(JSON.parse(json)).sort(), Object.keys(inspected()).sort());
   assert(!/Env/i.test(engine.INSPECT_FORMAT));
-});
-
-Deno.test("parseProxyState(): routes and their targets", () => {
-  const text = JSON.stringify([
-    { name: "shop-web-80", active_targets: ["10.210.1.3:80"], rollout_targets: null, options: {} },
-    { name: "empty", active_targets: null },
-  ]);
-  assert.deepEqual([...parseProxyState(text)!], [["shop-web-80", ["10.210.1.3:80"]], [
-    "empty",
-    [],
-  ]]);
-  assert.deepEqual([...parseProxyState("\n")!], []);
-});
-
-Deno.test("parseProxyState(): half a file is unknown, not empty", () => {
-  for (const text of ['[{"name":"a","active_tar', "{}", "null", '[{"name":1}]', "[[]]"]) {
-    assert.equal(parseProxyState(text), undefined, text);
-  }
 });

@@ -54,6 +54,8 @@ export interface DaemonFacts {
   doc?: ServerDoc;
   /** jiji's containers on this server; undefined before the first look. */
   containers: readonly ObservedContainer[] | undefined;
+  /** When this server's kamal-proxy was started, Unix ms; undefined while there is none. */
+  proxyStartedAtMs?: number | undefined;
   /** Health by container id. */
   readonly health: Map<string, HealthState>;
   /** Servers that do not answer this server's probes. */

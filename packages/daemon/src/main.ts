@@ -157,6 +157,20 @@ const vouch = command("vouch")
     Deno.exit(result.exitCode ?? 1);
   });
 
+const vouchAll = command("vouch-all")
+  .description("answer kamal-proxy's checks for whoever needs it; says ready, ends with its input")
+  .requiredOption("--timeout-ms <ms>", "end after this long in any case", parseMs)
+  .action(async (options) => {
+    const { vouchForAll, VOUCHER_READY } = await import("./vouching.ts");
+    const { engine } = await readConfig(options.config);
+    const ports = { engine, process: systemProcess, timeoutMs: options.timeoutMs };
+    await vouchForAll(ports, async () => {
+      print(VOUCHER_READY);
+      await Promise.race([readStdin(), systemClock.sleep(options.timeoutMs)]);
+    });
+    Deno.exit(0);
+  });
+
 const voucher = new Command("voucher")
   .description("what vouch runs in a container's network")
   .requiredOption("--timeout-ms <ms>", "end after this long", parseMs)
@@ -254,6 +268,7 @@ program.addCommand(run, { isDefault: true });
 program.addCommand(status);
 program.addCommand(probe);
 program.addCommand(vouch);
+program.addCommand(vouchAll, { hidden: true });
 program.addCommand(voucher, { hidden: true });
 program.addCommand(
   new Command("servers").description("the cluster's servers")

@@ -2,11 +2,12 @@
  * Which routes the server's kamal-proxy must have, and which are broken. Pure. A deploy in progress
  * is never fought: a route whose targets are running containers of its service is left alone.
  */
-import * as v from "valibot";
 import {
   isLeavingName,
+  isVouched,
   newestPerInstance,
   PROXY_CONTAINER,
+  type ProxyState,
   serviceLabel,
 } from "@jiji/core/cluster";
 import type { HealthStatus } from "@jiji/core/corrosion";
@@ -21,36 +22,6 @@ export const REPAIR_DEPLOY_TIMEOUT = "10s";
 export const REPAIR_DWELL_MS = 2_000;
 /** A fit instance must be left out of its route for this long: a deploy adds its own by itself. */
 export const ADD_DWELL_MS = 10_000;
-
-const StateSchema = v.array(v.looseObject({
-  name: v.string(),
-  active_targets: v.nullish(v.array(v.string())),
-}));
-
-/** A route as kamal-proxy has it. */
-export interface ObservedRoute {
-  readonly name: string;
-  /** `ip:port`. */
-  readonly targets: readonly string[];
-}
-
-/**
- * Routes in kamal-proxy's state file, or undefined when the text is not one: the file is written in
- * place, so a reader may meet half of it. Source: kamal-proxy 0.9.2, `kamal-proxy.state`.
- */
-export function parseProxyState(text: string): ObservedRoute[] | undefined {
-  if (text.trim() === "") return [];
-  try {
-    const parsed = v.safeParse(StateSchema, JSON.parse(text));
-    if (!parsed.success) return undefined;
-    return parsed.output.map((route) => ({
-      name: route.name,
-      targets: route.active_targets ?? [],
-    }));
-  } catch {
-    return undefined;
-  }
-}
 
 /** A container with the health the daemon found. */
 export interface JudgedContainer {
@@ -120,42 +91,83 @@ export interface RouteRepair {
   readonly dwellMs: number;
 }
 
+/** What is known of the routes that kamal-proxy has. */
+export interface ObservedRoutes {
+  readonly state: ProxyState;
+  /** Names of those that it may have put back by itself; see {@link findRestored}. */
+  readonly restored: ReadonlySet<string>;
+}
+
 /**
  * Routes that are missing, that lead to an address where no running container of their service is,
- * or that leave out an instance which is fit again. Targets that are not addresses were set by
- * someone else's hand and are left alone, and so are routes that no label asks for.
+ * or that leave out an instance which is fit again. Of vouched routes kamal-proxy can't check the
+ * targets: those too that lead to an instance which fails its check while another does not, and
+ * those that it put back by itself. Targets that are not addresses were set by someone else's hand
+ * and are left alone, and so are routes that no label asks for.
  */
 export function planRouteRepairs(
   judged: readonly JudgedContainer[],
-  observed: readonly ObservedRoute[],
+  observed: ObservedRoutes,
 ): RouteRepair[] {
-  const byName = new Map(observed.map((route) => [route.name, route]));
-  return desiredRoutes(judged).flatMap((route): RouteRepair[] => {
-    const current = byName.get(route.name);
-    if (!current || current.targets.length === 0) {
+  return desiredRoutes(judged).flatMap((route) => {
+    const targets = observed.state.get(route.name) ?? [];
+    if (targets.length === 0) {
       return [{ route, cause: "the route is missing", dwellMs: REPAIR_DWELL_MS }];
     }
-    const alive = new Set(
-      judged.flatMap(({ container }) =>
-        container.running && container.ip !== undefined && container.labels &&
-          serviceKey(container.labels) === route.service
-          ? [container.ip]
-          : []
-      ),
-    );
-    const dead = current.targets.filter((target) => {
-      const host = target.split(":")[0] ?? "";
-      return parseIpv4(host) !== undefined && !alive.has(host);
+    const own = new Map(judged.flatMap(({ container, health }) => {
+      const { labels, ip, running } = container;
+      const isOwn = running && labels && serviceKey(labels) === route.service;
+      return isOwn && ip !== undefined ? [[ip, health] as const] : [];
+    }));
+    const dead = targets.filter((target) => {
+      const host = hostOf(target);
+      return parseIpv4(host) !== undefined && !own.has(host);
     });
     if (dead.length > 0) {
       const cause = `nothing runs at ${dead.join(", ")}`;
       return [{ route, cause, dwellMs: REPAIR_DWELL_MS }];
     }
-    const ours = current.targets.every((target) => alive.has(target.split(":")[0] ?? ""));
-    const left = route.targets.filter((target) => !current.targets.includes(target));
-    if (!ours || left.length === 0 || isBeingReplaced(route, judged)) return [];
+    const ours = targets.every((target) => own.has(hostOf(target)));
+    if (!ours || isBeingReplaced(route, judged)) return [];
+    const failing = targets.filter((target) => own.get(hostOf(target)) === "unhealthy");
+    if (isVouched(route) && failing.length > 0) {
+      const cause = `${failing.join(", ")} fails its check`;
+      return [{ route, cause, dwellMs: REPAIR_DWELL_MS }];
+    }
+    if (observed.restored.has(route.name)) {
+      return [{ route, cause: "kamal-proxy was started anew and can't check it", dwellMs: 0 }];
+    }
+    const left = route.targets.filter((target) => !targets.includes(target));
+    if (left.length === 0) return [];
     return [{ route, cause: `${left.join(", ")} is left out`, dwellMs: ADD_DWELL_MS }];
   });
+}
+
+/**
+ * Vouched routes that kamal-proxy may have put back by itself when it was started: all their targets
+ * are older than its start. It makes its check of each at once, and where nobody vouches that fails: of
+ * several targets all are left out then, until the route is set anew; a single one is kept, unless
+ * the answer comes in the very moment. Source: kamal-proxy 0.9.2, `service.go`, `UnmarshalJSON`.
+ */
+export function findRestored(
+  containers: readonly ObservedContainer[],
+  o: { readonly state: ProxyState; readonly proxyStartedAtMs: number },
+): Set<string> {
+  const madeAtMs = new Map(containers.map((one) => [one.ip, one.createdAtMs]));
+  const vouched = new Set(
+    containers.flatMap((one) => one.labels?.proxy ?? []).filter(isVouched).map(({ name }) => name),
+  );
+  return new Set(
+    [...o.state].filter(([name, targets]) =>
+      vouched.has(name) &&
+      targets.every((target) => (madeAtMs.get(hostOf(target)) ?? 0) < o.proxyStartedAtMs)
+    ).map(([name]) => name),
+  );
+}
+
+/** Address in `ip:port`. */
+function hostOf(target: string): string {
+  return target.split(":")[0] ?? "";
 }
 
 /** Whether a deploy of the route's service is under way: an old container waits beside the new. */

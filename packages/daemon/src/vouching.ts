@@ -4,7 +4,7 @@
  * answer in the container's network while the route is set: it has made the real check before.
  * Source: kamal-proxy 0.9.2, `load_balancer.go`; `--force` only skips waiting for the answer.
  */
-import { SERVER_PATHS, VOUCH_PORT } from "@jiji/core/cluster";
+import { isVouched, SERVER_PATHS, VOUCH_PORT } from "@jiji/core/cluster";
 import { type Argv, isOk, JijiError, type Process } from "@jiji/core/runtime";
 import { argvInspect, argvListIds, type Engine } from "./engine/argv.ts";
 import { type ObservedContainer, parseIds, parseInspected } from "./engine/containers.ts";
@@ -62,11 +62,39 @@ export async function vouchFor<T>(
   ports: VouchPorts,
   work: () => Promise<T>,
 ): Promise<T> {
-  const { engine, process } = ports;
+  return await vouchInside(pidsOfTargets(targets, await observe(ports)), ports, work);
+}
+
+/**
+ * Does `work` while every container answers kamal-proxy's check that can't answer it by itself: a
+ * proxy that starts meanwhile finds all of them healthy.
+ *
+ * @throws {JijiError} when one of them can't be vouched for; then no work is done.
+ */
+export async function vouchForAll<T>(ports: VouchPorts, work: () => Promise<T>): Promise<T> {
+  return await vouchInside(vouchedPids(await observe(ports)), ports, work);
+}
+
+/** Process ids of the running containers that a vouched route may lead to. */
+export function vouchedPids(containers: readonly ObservedContainer[]): number[] {
+  return containers.flatMap(({ labels, running, pid }) =>
+    running && pid !== undefined && labels?.proxy.some(isVouched) ? [pid] : []
+  );
+}
+
+async function observe({ engine, process }: VouchPorts): Promise<ObservedContainer[]> {
   const ids = await process.run(argvListIds(engine), { timeoutMs: READY_TIMEOUT_MS });
   const names = isOk(ids) ? parseIds(ids.stdout) : [];
+  if (names.length === 0) return [];
   const seen = await process.run(argvInspect(engine, names), { timeoutMs: READY_TIMEOUT_MS });
-  const pids = pidsOfTargets(targets, isOk(seen) ? parseInspected(seen.stdout) : []);
+  return isOk(seen) ? parseInspected(seen.stdout) : [];
+}
+
+async function vouchInside<T>(
+  pids: readonly number[],
+  ports: VouchPorts,
+  work: () => Promise<T>,
+): Promise<T> {
   const stop = new AbortController();
   const vouchers = pids.map((pid) => startVoucher(pid, ports, stop.signal));
   try {

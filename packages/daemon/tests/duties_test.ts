@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { PROXY_VOLUME, SERVER_PATHS } from "@jiji/core/cluster";
+import { PROXY_VOLUME, SERVER_PATHS, VOUCHED_FLAGS } from "@jiji/core/cluster";
 import { type ContainerRow, corrosionHttpApi } from "@jiji/core/corrosion";
 import { FakeCorrosion, type FakeProcess, settle } from "@jiji/core/testing";
 import { initialHealth } from "../src/engine/container_health.ts";
@@ -253,13 +253,68 @@ Deno.test("ProxyDuty: a lost route is set again after the dwell time, once", asy
   assert.equal(process.commands("docker exec kamal-proxy").length, 1);
 });
 
-Deno.test("ProxyDuty: half a state file, or a proxy that is down, means: later", async () => {
-  const { process, clock, files, duty } = proxySetUp();
-  files.texts.set(`${STATE_PATH}/kamal-proxy.state`, '[{"name":"cas');
+Deno.test("ProxyDuty: half a state file means later, then the proxy's own word counts", async () => {
+  for (const half of ['[{"name":"cas', ""]) {
+    const { process, clock, files, duty } = proxySetUp();
+    const header = "Service Host Path Target State TLS\n";
+    const row = "casa-web-3000 casa.example / 10.210.1.2:3000 running no\n";
+    process.on("docker exec kamal-proxy kamal-proxy list", header + row);
+    files.texts.set(`${STATE_PATH}/kamal-proxy.state`, half);
+    await duty.run(SIGNAL);
+    assert.equal(process.commands("docker exec").length, 0, "someone may be writing it");
+    const later = async (ms: number) => {
+      await clock.advance(ms);
+      await duty.run(SIGNAL);
+    };
+    await later(2_000);
+    await later(2_000);
+    assert.equal(process.commands("docker exec kamal-proxy kamal-proxy list").length, 1);
+    process.on("docker exec kamal-proxy kamal-proxy list", header);
+    await later(10_000);
+    assert.equal(process.commands("docker exec kamal-proxy kamal-proxy deploy").length, 0);
+    await later(2_000);
+    assert.equal(process.commands("docker exec kamal-proxy kamal-proxy deploy").length, 1);
+  }
+});
+
+Deno.test("ProxyDuty: what a new proxy put back unchecked is set again, once for each start", async () => {
+  const { process, clock, files, context } = proxySetUp();
+  const proxy = [{ name: "casa-web-3000", app_port: 3000, flags: [...VOUCHED_FLAGS] }];
+  const one = container(1, { pid: 101, labels: { proxy } });
+  context.facts.containers = [one];
+  context.facts.proxyStartedAtMs = one.createdAtMs + 1;
+  async function* ready() {
+    yield await Promise.resolve("ready");
+  }
+  process
+    .on("docker ps", `${one.id}\n`)
+    .on(`docker inspect --type container ${one.id}`, () => {
+      const raw = inspected(one);
+      return { stdout: JSON.stringify([{ ...raw, State: { ...raw.State, Pid: 101 } }]) };
+    })
+    .onLines("nsenter", { [Symbol.asyncIterator]: ready });
+  files.texts.set(
+    `${STATE_PATH}/kamal-proxy.state`,
+    JSON.stringify([{ name: "casa-web-3000", active_targets: ["10.210.1.2:3000"] }]),
+  );
+  const sets = () => process.commands("docker exec kamal-proxy kamal-proxy deploy").length;
+  const duty = new ProxyDuty(context);
+  process.on("docker exec kamal-proxy kamal-proxy deploy", () => ({ exitCode: 1 }));
+  await duty.run(SIGNAL);
+  process.on("docker exec kamal-proxy kamal-proxy deploy", "");
   await duty.run(SIGNAL);
   await clock.advance(5_000);
   await duty.run(SIGNAL);
-  files.texts.delete(`${STATE_PATH}/kamal-proxy.state`);
+  assert.equal(sets(), 2, "one that failed, one that did not");
+  await new ProxyDuty(context).run(SIGNAL);
+  assert.equal(sets(), 2, "a new daemon knows that this start was seen to");
+  context.facts.proxyStartedAtMs += 60_000;
+  await duty.run(SIGNAL);
+  assert.equal(sets(), 3);
+});
+
+Deno.test("ProxyDuty: a proxy that is down is not told anything", async () => {
+  const { process, clock, duty } = proxySetUp();
   process.on("docker inspect --type container kamal-proxy", () => ({ exitCode: 1 }));
   await duty.run(SIGNAL);
   await clock.advance(5_000);

@@ -1,7 +1,14 @@
-import type { Argv, ContainerLabels, ProxyRoute, Secret, ServerConfig } from "@jiji/core";
+import type {
+  Argv,
+  ContainerLabels,
+  ProxyRoute,
+  ProxyState,
+  Secret,
+  ServerConfig,
+} from "@jiji/core";
 import type { ContainerSpec } from "../lib/engine/container_run.ts";
 import type { HostPort, ObservedContainer } from "../lib/engine/inspect.ts";
-import type { ProxyClaim, ProxyState } from "../lib/engine/proxy_commands.ts";
+import type { ProxyClaim } from "../lib/engine/proxy_commands.ts";
 
 /** What one round trip tells of a server before a deploy. */
 export interface ObservedHost {

@@ -10,6 +10,7 @@ export * from "./newest.ts";
 export * from "./paths.ts";
 export * from "./peer_seed.ts";
 export * from "./ports.ts";
+export * from "./proxy_state.ts";
 export * from "./removal_report.ts";
 export * from "./server_config.ts";
 export * from "./server_status.ts";

@@ -199,7 +199,7 @@ function dutySet(context: DaemonContext): DutySet {
     duty("heartbeat", { everyMs: 2_000, timeoutMs: 15_000 }, () => heartbeat.run()),
     duty("news", { everyMs: 1_000, timeoutMs: 5_000 }, () => news.run()),
     duty("liveness", { everyMs: PROBE_EVERY_MS, timeoutMs: 5_000 }, () => liveness.run()),
-    duty("proxy", { everyMs: 2_000, timeoutMs: 60_000 }, (s) => proxy.run(s)),
+    duty("proxy", { everyMs: 2_000, timeoutMs: 300_000 }, (s) => proxy.run(s)),
     duty("collection", { everyMs: 60_000, timeoutMs: 30_000 }, () => collection.run()),
     duty("corrosion", { everyMs: 10_000, timeoutMs: 45_000 }, (s) => corrosion.run(s)),
     duty("dns-watch", { everyMs: 5_000, timeoutMs: 30_000 }, (s) => dnsWatch.run(s)),

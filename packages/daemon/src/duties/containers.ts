@@ -1,4 +1,5 @@
 /** Duties 4: what runs here, how it is, and the rows that say so. */
+import { PROXY_CONTAINER } from "@jiji/core/cluster";
 import { type ContainerRow, upsertService } from "@jiji/core/corrosion";
 import { isOk, messageOf } from "@jiji/core/runtime";
 import { advanceHealth, believeRow, initialHealth } from "../engine/container_health.ts";
@@ -29,13 +30,14 @@ const ANNOUNCE_EVERY_MS = 600_000;
 /** Pause before the event stream is opened again, milliseconds. */
 const EVENTS_RETRY_MS = 1_000;
 
-/** All of jiji's containers on this server. A container that vanishes in between is left out. */
-export async function observeContainers(
+/** All of jiji's containers on this server, and its proxy. Who vanishes in between is left out. */
+async function observeContainers(
   context: Pick<DaemonContext, "config" | "process">,
   signal?: AbortSignal,
 ): Promise<ObservedContainer[]> {
   const ids = parseIds(await mustRun(context, argvListIds(context.config.engine), signal));
-  return await inspectContainers(ids, context, signal);
+  if (ids.length === 0) return [];
+  return await inspectContainers([...ids, PROXY_CONTAINER], context, signal);
 }
 
 async function inspectContainers(
@@ -54,7 +56,12 @@ async function inspectContainers(
     }
     found.push(...parseInspected(result.stdout));
   }
-  return found.filter((container) => container.labels !== undefined);
+  return found;
+}
+
+/** When kamal-proxy was started, Unix ms; undefined when it is not among them or does not run. */
+function startOfProxy(containers: readonly ObservedContainer[]): number | undefined {
+  return containers.find((one) => one.name === PROXY_CONTAINER && one.running)?.startedAtMs;
 }
 
 /** Looks at the engine's containers; follows its events, and looks at all of them on a timer. */
@@ -79,7 +86,9 @@ export class ContainersDuty {
     const nowMs = clock.monotonicMs();
     const isPart = events.length > 0 && nowMs - this.#wholeAtMs < WHOLE_LOOK_EVERY_MS;
     if (!isPart || !facts.containers) {
-      this.#adopt(await observeContainers(this.#context, signal));
+      const seen = await observeContainers(this.#context, signal);
+      facts.proxyStartedAtMs = startOfProxy(seen);
+      this.#adopt(seen);
       this.#wholeAtMs = nowMs;
       // An engine that has just come up may have put its rules before ours.
       if (this.#isEngineNew) this.#context.wake("firewall");
@@ -91,14 +100,13 @@ export class ContainersDuty {
     this.#adopt(containers);
     if (look.length === 0) return;
     const seen = await inspectContainers(look, this.#context, signal);
-    this.#adopt([
-      ...facts.containers.filter((one) => !look.includes(one.id)),
-      ...seen.filter((container) => container.labels !== undefined),
-    ]);
+    facts.proxyStartedAtMs = startOfProxy(seen) ?? facts.proxyStartedAtMs;
+    this.#adopt([...facts.containers.filter((one) => !look.includes(one.id)), ...seen]);
   }
 
-  #adopt(containers: readonly ObservedContainer[]): void {
+  #adopt(seen: readonly ObservedContainer[]): void {
     const { facts, view, clock, wake } = this.#context;
+    const containers = seen.filter((one) => one.labels !== undefined);
     const running = new Map(
       containers.filter((one) => one.running).map((one) => [one.id, one]),
     );

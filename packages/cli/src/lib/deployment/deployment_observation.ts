@@ -1,5 +1,6 @@
 import {
   JijiError,
+  parseProxyState,
   parseServerConfig,
   parseVersion,
   PROXY_VOLUME,
@@ -13,7 +14,7 @@ import { mustRunScript } from "../../utils/remote.ts";
 import { INSPECT_FORMAT } from "../engine/engine_commands.ts";
 import { parseInspectLines } from "../engine/inspect.ts";
 import { parseMachine, parseSockets } from "../refusals/host_sockets.ts";
-import { parseProxyClaims, parseProxyState } from "../engine/proxy_commands.ts";
+import { parseProxyClaims } from "../engine/proxy_commands.ts";
 
 /** A line more for the container that has the proxy's volume: asking for it apart takes its time. */
 const PROXY_MOUNT_FORMAT = `{{range .Mounts}}{{if eq .Name "${PROXY_VOLUME}"}}

@@ -1,5 +1,5 @@
+import type { ProxyState } from "@jiji/core";
 import type { ObservedContainer } from "../engine/inspect.ts";
-import type { ProxyState } from "../engine/proxy_commands.ts";
 import type { DeployStep } from "../../types/deployment.ts";
 
 /** What an interrupted deploy left, and what to do about it. */

@@ -106,13 +106,6 @@ export function argvRemoveRoute(engine: EngineName, name: string): Argv {
   return argvExec(engine, PROXY_CONTAINER, ["kamal-proxy", "remove", name]);
 }
 
-const StateFile = v.array(
-  v.looseObject({ name: v.string(), active_targets: v.nullable(v.array(v.string())) }),
-);
-
-/** Targets of each route as kamal-proxy's state file lists them. */
-export type ProxyState = ReadonlyMap<string, readonly string[]>;
-
 /** Host names and paths that a route of the proxy answers. */
 export interface ProxyClaim {
   /** Name of the route. */
@@ -142,21 +135,6 @@ export function parseProxyClaims(text: string): ProxyClaim[] | undefined {
       hosts: options.hosts?.length ? options.hosts : [""],
       pathPrefixes: options.path_prefixes?.length ? options.path_prefixes : ["/"],
     }));
-  } catch {
-    return undefined;
-  }
-}
-
-/**
- * The proxy's state file. Source: kamal-proxy 0.9.2, `internal/server/router.go`: an array of
- * services. It is written in place, so half a file is possible: undefined then, read it again.
- */
-export function parseProxyState(text: string): ProxyState | undefined {
-  if (text.trim() === "") return new Map();
-  try {
-    const parsed = v.safeParse(StateFile, JSON.parse(text));
-    if (!parsed.success) return undefined;
-    return new Map(parsed.output.map((route) => [route.name, route.active_targets ?? []]));
   } catch {
     return undefined;
   }

@@ -1,5 +1,11 @@
 import { argvPinned } from "./container_run.ts";
-import { CONTAINER_NETWORK, PROXY_CONTAINER, PROXY_VOLUME, PROXY_VOLUME_TARGET } from "@jiji/core";
+import {
+  CONTAINER_NETWORK,
+  PROXY_CONTAINER,
+  PROXY_VOLUME,
+  PROXY_VOLUME_TARGET,
+  SERVER_PATHS,
+} from "@jiji/core";
 import { PROXY_IMAGE } from "../../constants.ts";
 import { renderCommandLine } from "../../utils/ssh/quote.ts";
 import { argvRunProxy, type ProxyPlace } from "./proxy_commands.ts";
@@ -50,6 +56,7 @@ export function renderProxyRebootScript(reboot: ProxyReboot): string {
   return `set -u
 trap '' PIPE HUP
 engine=${reboot.engine} image=${PROXY_IMAGE} proxy=${PROXY_CONTAINER} standin=${PROXY_STANDIN}
+daemon=${SERVER_PATHS.bin}/jiji-daemon
 previous=${PROXY_PREVIOUS} address=${reboot.standinAddress} drain=${reboot.drainSeconds}
 run_proxy() { ${renderCommandLine(argvRunProxy(reboot))} >/dev/null; }
 run_standin() { ${renderCommandLine(argvRunStandin(reboot))} >/dev/null; }
@@ -114,6 +121,22 @@ copy_state() {
   to=$("$engine" volume inspect --format '{{.Mountpoint}}' ${STANDIN_VOLUME}) || return
   cp -a "$from/." "$to/"
 }
+# A proxy that starts checks at once whom it can't check without a voucher, see vouching.ts.
+vouching() {
+  pipes=$(mktemp -d) && mkfifo "$pipes/in" "$pipes/out" || return 0
+  "$daemon" vouch-all --timeout-ms=120000 <"$pipes/in" >"$pipes/out" 2>/dev/null &
+  voucher=$!
+  exec 8>"$pipes/in"
+  # One of another version has no such command: then it goes on as that version did.
+  read -r _ <"$pipes/out" || :
+  # What it starts may outlive it and must not hold the pipe.
+  "$@" 8>&-
+  set -- $?
+  exec 8>&-
+  wait "$voucher" || :
+  rm -r "$pipes"
+  return "$1"
+}
 stand_in() {
   for try in 1 2 3; do
     copy_state && run_standin && ready "$standin" && [ "$(routes "$standin")" = "$(routes "$proxy")" ] &&
@@ -121,6 +144,7 @@ stand_in() {
   done
   return 1
 }
+start_proxy() { run_proxy && ready "$proxy"; }
 put_back() {
   if exists "$previous"; then
     "$engine" rm --force "$proxy" >/dev/null 2>&1
@@ -133,7 +157,7 @@ replace() {
   wanted=$(routes "$proxy")
   "$engine" stop --time 20 "$proxy" >/dev/null
   "$engine" rename "$proxy" "$previous" || return
-  run_proxy && ready "$proxy" && [ "$(routes "$proxy")" = "$wanted" ]
+  start_proxy && [ "$(routes "$proxy")" = "$wanted" ]
 }
 main() {
   command -v iptables >/dev/null || fail "iptables is missing"
@@ -144,7 +168,7 @@ main() {
   if ! running "$proxy"; then
     say starting
     "$engine" rm --force "$proxy" >/dev/null 2>&1
-    run_proxy && ready "$proxy" || fail "kamal-proxy does not start"
+    vouching start_proxy || fail "kamal-proxy does not start"
     dismiss
     say done
     return 0
@@ -152,15 +176,15 @@ main() {
   say tidying
   dismiss
   say standing in
-  stand_in || { dismiss; fail "the stand-in does not serve the same routes; the proxy serves as before"; }
+  vouching stand_in || { dismiss; fail "the stand-in does not serve the same routes; the proxy serves as before"; }
   lead || { dismiss; fail "the firewall can't be changed; the proxy serves as before"; }
   say draining
   idle "$proxy"
   [ "$(routes "$standin")" = "$(routes "$proxy")" ] ||
     { dismiss; fail "another deploy changed routes meanwhile; the proxy serves as before"; }
   say replacing
-  if ! replace; then
-    put_back || fail "neither the new nor the former proxy starts; the stand-in serves until a reboot"
+  if ! vouching replace; then
+    vouching put_back || fail "neither the new nor the former proxy starts; the stand-in serves until a reboot"
     dismiss
     fail "the new proxy does not serve the same routes; the former one was put back"
   fi

@@ -2,6 +2,7 @@ import {
   isOk,
   JijiError,
   parseCidr,
+  parseProxyState,
   PROXY_CONTAINER,
   serverAddress,
   type ServerConfig,
@@ -11,12 +12,7 @@ import type { DeployStep } from "../../types/deployment.ts";
 import type { RemoteHost } from "../../types/remote_host.ts";
 import { commandError, mustRun, mustRunScript } from "../../utils/remote.ts";
 import { argvPull, argvRemove, type EngineName } from "../engine/engine_commands.ts";
-import {
-  argvRemoveRoute,
-  argvRunProxy,
-  argvStopRoute,
-  parseProxyState,
-} from "../engine/proxy_commands.ts";
+import { argvRemoveRoute, argvRunProxy, argvStopRoute } from "../engine/proxy_commands.ts";
 
 /** kamal-proxy answers its own CLI within this after its container started, milliseconds. */
 const PROXY_START_MS = 15_000;
