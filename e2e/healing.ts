@@ -25,15 +25,46 @@ export function pairsAmong(...servers: readonly Server[]): Pair[] {
   );
 }
 
-/** Asks a URL in $2 until the file $1 is there; prints how often, how often in vain, and when. */
-const ASK_ON = `asked=0; failed=0; when=
-while [ ! -e "$1" ]; do
-  asked=$((asked + 1))
-  timeout 5 wget -q -O /dev/null "$2" || { failed=$((failed + 1)); when="$when $(date +%T)"; }
-  sleep 0.1
-done
-rm "$1"
-echo "$asked $failed$when"`;
+/** A loop in the web container of a server. */
+interface Loop {
+  readonly server: Server;
+  /** One look: shell words on `$2` and further; adds a word to `vain` where it was in vain. */
+  readonly look: string;
+  /** `$2` and further. */
+  readonly args: readonly string[];
+}
+
+/** How often a loop looked, and when in vain. */
+interface Looked {
+  readonly looks: number;
+  readonly vain: readonly string[];
+}
+
+/** Runs loops, ten looks a second at most, until `work` has ended; gives how each went. */
+async function whileLooking<T>(
+  shop: Shop,
+  loops: readonly Loop[],
+  work: () => Promise<T>,
+): Promise<{ readonly result: T; readonly looked: readonly Looked[] }> {
+  const flags = loops.map(() => `/tmp/stop-${crypto.randomUUID()}`);
+  const looking = loops.map(async ({ server, look, args }, index): Promise<Looked> => {
+    const script = `looks=0; vain=
+while [ ! -e "$1" ]; do looks=$((looks + 1)); ${look}; sleep 0.1; done
+rm "$1"; echo "$looks$vain"`;
+    const argv = ["sh", "-c", script, "sh", flags[index]!, ...args];
+    const [looks, ...vain] = (await shop.lab.on(server, inWeb(...argv))).trim().split(" ");
+    return { looks: Number(looks), vain };
+  });
+  let result: T;
+  try {
+    result = await work();
+  } finally {
+    await Promise.all(
+      loops.map(({ server }, index) => shop.lab.on(server, inWeb("touch", flags[index]!))),
+    );
+  }
+  return { result, looked: await Promise.all(looking) };
+}
 
 /** Asserts that requests between containers of these pairs do not fail while `work` runs. */
 export async function underMesh<T>(
@@ -41,49 +72,21 @@ export async function underMesh<T>(
   o: { readonly what: string; readonly pairs: readonly Pair[] },
   work: () => Promise<T>,
 ): Promise<T> {
-  const stopFile = `/tmp/stop-${crypto.randomUUID()}`;
-  const asking = o.pairs.map(async ([from, to]) => {
-    const url = `http://shop-web-${to}.jiji:3000/up`;
-    const flag = `${stopFile}-${to}`;
-    const text = await shop.lab.on(from, inWeb("sh", "-c", ASK_ON, "sh", flag, url));
-    const [asked, failed, ...when] = text.trim().split(" ");
-    return { name: `${from}→${to}`, asked: Number(asked), failed: Number(failed), when };
+  const look = 'timeout 5 wget -q -O /dev/null "$2" || vain="$vain $(date +%T)"';
+  const loops = o.pairs.map(([server, to]): Loop => {
+    return { server, look, args: [`http://shop-web-${to}.jiji:3000/up`] };
   });
-  let result: T;
-  try {
-    result = await work();
-  } finally {
-    const stops = o.pairs.map(([from, to]) =>
-      shop.lab.on(from, inWeb("touch", `${stopFile}-${to}`))
-    );
-    await Promise.all(stops);
-  }
-  const reports = await Promise.all(asking);
-  const asked = reports.reduce((sum, report) => sum + report.asked, 0);
-  tell(
-    `${o.what}: ${asked} requests across the mesh (${reports.map((one) => one.name).join(" ")})`,
-  );
-  for (const { name, asked, failed, when } of reports) {
-    assert.ok(asked > 5, `${name}: only ${asked} requests`);
-    assert.equal(
-      failed,
-      0,
-      `${o.what}: ${name}: ${failed} of ${asked} failed at ${when.join(" ")}`,
-    );
+  const { result, looked } = await whileLooking(shop, loops, work);
+  const names = o.pairs.map(([from, to]) => `${from}→${to}`);
+  const asked = looked.reduce((sum, { looks }) => sum + looks, 0);
+  tell(`${o.what}: ${asked} requests across the mesh (${names.join(" ")})`);
+  for (const [index, { looks, vain }] of looked.entries()) {
+    assert.ok(looks > 5, `${names[index]}: only ${looks} requests`);
+    const what = `${o.what}: ${names[index]}: ${vain.length} of ${looks} failed`;
+    assert.deepEqual(vain, [], what);
   }
   return result;
 }
-
-/** Looks $2 up until the file $1 is there; prints how often, and when there were fewer than $3. */
-const LOOK_ON = `looks=0; when=
-while [ ! -e "$1" ]; do
-  looks=$((looks + 1))
-  found=$(nslookup "$2" | grep -c "Address: 10[.]210[.]")
-  [ "$found" -ge "$3" ] || when="$when $(date +%T):$found"
-  sleep 0.1
-done
-rm "$1"
-echo "$looks$when"`;
 
 /** Asserts that containers of these servers see an instance on every server while `work` runs. */
 export async function namesKept<T>(
@@ -91,20 +94,15 @@ export async function namesKept<T>(
   o: { readonly what: string; readonly by: readonly Server[] },
   work: () => Promise<T>,
 ): Promise<T> {
-  const flag = `/tmp/stop-${crypto.randomUUID()}`;
-  const script = ["sh", "-c", LOOK_ON, "sh", flag, "shop-web.jiji", `${SERVERS.length}`];
-  const looking = o.by.map((server) => shop.lab.on(server, inWeb(...script)));
-  let result: T;
-  try {
-    result = await work();
-  } finally {
-    await Promise.all(o.by.map((server) => shop.lab.on(server, inWeb("touch", flag))));
-  }
-  for (const [index, text] of (await Promise.all(looking)).entries()) {
-    const [looks, ...fewer] = text.trim().split(" ");
-    tell(`${o.what}: ${o.by[index]} looked ${looks} times, ${fewer.length} in vain`);
-    assert.ok(Number(looks) > 5, `only ${looks} looks`);
-    assert.deepEqual(fewer, [], `${o.what}: ${o.by[index]} missed some`);
+  const look = 'found=$(nslookup "$2" | grep -c "Address: 10[.]210[.]"); ' +
+    '[ "$found" -ge "$3" ] || vain="$vain $(date +%T):$found"';
+  const args = ["shop-web.jiji", `${SERVERS.length}`];
+  const loops = o.by.map((server): Loop => ({ server, look, args }));
+  const { result, looked } = await whileLooking(shop, loops, work);
+  for (const [index, { looks, vain }] of looked.entries()) {
+    tell(`${o.what}: ${o.by[index]} looked ${looks} times, ${vain.length} in vain`);
+    assert.ok(looks > 5, `only ${looks} looks`);
+    assert.deepEqual(vain, [], `${o.what}: ${o.by[index]} missed some`);
   }
   return result;
 }

@@ -18,7 +18,7 @@ const SILENT_WITHIN_S = 8;
 /** After the end of a partition all is as before within this time, seconds. */
 const HEALED_WITHIN_S = 20;
 /** A server that got another address is found again within this time, seconds. */
-const MOVED_WITHIN_S = 40;
+const MOVED_WITHIN_S = 20;
 
 /** s1 and s3 do not hear each other; both hear s2, whom nothing happened to. */
 async function partedPair(

@@ -64,7 +64,7 @@ const LOSE_DAEMON = "systemctl kill -s KILL jiji-daemon; " +
   "rm -rf /var/lib/jiji/daemon/* /run/jiji/liveness.json";
 
 /** Waits until a server has noticed that another's daemon does not answer, and that it is there. */
-async function vouchesFor(
+async function missesDaemonOf(
   shop: Shop,
   o: { readonly by: Server; readonly server: Server },
 ): Promise<void> {
@@ -192,7 +192,7 @@ Deno.test("self-healing: what breaks on one server is mended there, and others n
           pairs: all,
           strike: async () => {
             await lab.on("s3", ["systemctl", "kill", "-s", "STOP", "jiji-daemon"]);
-            await vouchesFor(shop, { by: "s1", server: "s3" });
+            await missesDaemonOf(shop, { by: "s1", server: "s3" });
             await lab.on("s3", ["sh", "-c", LOSE_DAEMON]);
           },
           mended: async () => {

@@ -9,7 +9,7 @@ import {
   planEndpoints,
   usableAddresses,
 } from "../src/mesh/own_addresses.ts";
-import { serverConfig, setUp } from "./builders.ts";
+import { key, serverConfig, setUp } from "./builders.ts";
 
 /** `ip -j addr show` of a host with an engine and the mesh; its own interface has `addresses`. */
 function ipAddr(addresses: readonly { local: string; [key: string]: unknown }[]): string {
@@ -145,9 +145,18 @@ Deno.test("AddressesDuty: another address of the host is in its endpoints at the
   const { duty: addresses, context, asked, process } = duty({ "https://a": "198.51.100.7" }, [
     "https://a",
   ]);
+  const wg = `priv\t${key(1)}\t31820\toff\n` +
+    `${key(2)}\t(none)\t203.0.113.12:31820\t10.210.2.0/24\t1\t0\t0\toff\n` +
+    `${key(3)}\t(none)\t(none)\t10.210.3.0/24\t0\t0\t0\toff\n`;
+  process.on("wg show jiji0 dump", wg).on("wg set", "");
   await addresses.run(SIGNAL);
+  assert.deepEqual(process.commands("wg"), [], "nothing is said to WireGuard at the start");
   process.on("ip -j addr show", ipAddr([{ local: "10.0.0.77" }]));
   await addresses.run(SIGNAL);
+  await addresses.run(SIGNAL);
+  assert.deepEqual(process.commands("wg set"), [
+    `wg set jiji0 peer ${key(2)} endpoint 203.0.113.12:31820`,
+  ]);
   assert.deepEqual(context.facts.endpoints?.slice(1), ["198.51.100.7:31820", "10.0.0.77:31820"]);
   assert.equal(asked.length, 2, "whoever moved may be seen elsewhere, too");
 });

@@ -10,6 +10,7 @@ import { networkSpec } from "../src/engine/container_network.ts";
 import { NetworkDuty } from "../src/duties/network.ts";
 import {
   ARGV_LINK_MONITOR,
+  isAddressChange,
   LINK_GRACE_MS,
   parseLostLink,
   watchLinks,
@@ -131,6 +132,17 @@ Deno.test("parseLostLink(): an interface that is gone or switched off, and nothi
   for (const text of ["", "x", "Deleted", "1: lo"]) assert.equal(parseLostLink(text), undefined);
 });
 
+Deno.test("isAddressChange(): addresses that others could reach, new or gone", () => {
+  const rest = "203.0.113.99/24 scope global secondary eth0\\       valid_lft forever";
+  assert.ok(isAddressChange(`2: eth0    inet ${rest}`));
+  assert.ok(isAddressChange(`Deleted 2: eth0    inet ${rest}`));
+  assert.ok(isAddressChange("2: eth0    inet6 2001:db8::1/64 scope global \\  valid_lft 9sec"));
+  const link = "9: veth1    inet6 fe80::1/64 scope link \\       valid_lft forever";
+  for (const text of ["", link, "5: jiji-br0: <UP> mtu 1500 scope global"]) {
+    assert.equal(isAddressChange(text), false, text);
+  }
+});
+
 Deno.test("watchLinks(): the keeper of a lost interface is woken after a moment's grace", async () => {
   const woken: string[] = [];
   const { process, context, clock } = setUp({ wake: (duty) => woken.push(duty) });
@@ -138,14 +150,15 @@ Deno.test("watchLinks(): the keeper of a lost interface is woken after a moment'
   async function* lines() {
     yield "Deleted 4: jiji0: <POINTOPOINT,NOARP,UP> mtu 1420";
     yield "Deleted 9: veth1@if8: <BROADCAST,UP> mtu 1500";
+    yield "Deleted 2: eth0    inet 203.0.113.9/24 scope global eth0";
     yield await Promise.resolve("Deleted 5: jiji-br0: <BROADCAST,UP> mtu 1500");
   }
   process.onLines(ARGV_LINK_MONITOR.join(" "), lines());
   const watching = watchLinks(context, stop.signal);
   await clock.advance(LINK_GRACE_MS - 1);
-  assert.deepEqual(woken, []);
+  assert.deepEqual(woken, ["addresses"]);
   await clock.advance(1);
-  assert.deepEqual(woken, ["topology", "network"]);
+  assert.deepEqual(woken, ["addresses", "topology", "network"]);
   stop.abort();
   await watching;
 });

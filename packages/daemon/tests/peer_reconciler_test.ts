@@ -8,7 +8,7 @@ import {
 import { allowedIps, type Membership, planTopology } from "../src/mesh/peer_reconciler.ts";
 import { parseRoutes } from "../src/mesh/path_mtu.ts";
 import { watchSessions } from "../src/mesh/sessions.ts";
-import { argvRotation, ENDPOINT_TRY_MS, planRotations } from "../src/mesh/peer_monitor.ts";
+import { argvEndpoints, ENDPOINT_TRY_MS, planRotations } from "../src/mesh/peer_monitor.ts";
 import type { WireguardPeer } from "../src/mesh/wg_show.ts";
 import { key, peerSeed, serverConfig, serverRow } from "./builders.ts";
 
@@ -204,7 +204,7 @@ Deno.test("planRotations(): a silent peer is tried at its next endpoint, in turn
     nowMs: ENDPOINT_TRY_MS,
     trials: first.trials,
   });
-  assert.deepEqual(later.rotations.map((one) => argvRotation(one, "jiji0").join(" ")), [
+  assert.deepEqual(later.rotations.map((one) => argvEndpoints("jiji0", [one]).join(" ")), [
     `wg set jiji0 peer ${key(2)} endpoint 10.0.0.2:31820`,
   ]);
 });

@@ -1,6 +1,6 @@
 /** Duty: where other servers reach this one, also after its addresses have changed. */
 import * as v from "valibot";
-import { PUBLIC_IP_SOURCES, SERVER_PATHS } from "@jiji/core/cluster";
+import { MESH_INTERFACE, PUBLIC_IP_SOURCES, SERVER_PATHS } from "@jiji/core/cluster";
 import { isPublicIp, normalizeIp } from "@jiji/core/net";
 import { messageOf } from "@jiji/core/runtime";
 import { type DaemonContext, mustRun, tellDoc } from "../daemon_context.ts";
@@ -12,6 +12,8 @@ import {
   planEndpoints,
   usableAddresses,
 } from "../mesh/own_addresses.ts";
+import { argvEndpoints } from "../mesh/peer_monitor.ts";
+import { observeWireguard } from "./topology.ts";
 
 /** Last address that was seen from outside, so that a start without internet keeps it. */
 export const SEEN_ADDRESSES_FILE: string = `${SERVER_PATHS.daemonState}/addresses.json`;
@@ -68,7 +70,8 @@ export class AddressesDuty {
   readonly #context: DaemonContext;
   readonly #ask: AskAddress;
   #seen: readonly string[] | undefined;
-  #local = "";
+  /** Undefined before the first look. */
+  #local: string | undefined;
   #askAtMs = -Infinity;
   #failures = 0;
 
@@ -85,13 +88,28 @@ export class AddressesDuty {
     this.#context.facts.interfaces = interfaces;
     const local = usableAddresses(interfaces);
     if (local.join() !== this.#local) {
+      const isMove = this.#local !== undefined;
       this.#local = local.join();
       this.#askAtMs = -Infinity;
+      if (isMove) await this.#sendFromHere(signal);
     }
     this.#tell(local);
     if (clock.monotonicMs() < this.#askAtMs) return;
     await this.#look(local, signal);
     this.#tell(local);
+  }
+
+  /**
+   * WireGuard goes on sending from the address that is gone until it is told anew where its peers
+   * are; they follow its first packet. Source: seen with wireguard-go, for 15 s.
+   */
+  async #sendFromHere(signal: AbortSignal): Promise<void> {
+    const wireguard = await observeWireguard(this.#context, signal);
+    const peers = (wireguard?.peers ?? []).flatMap(({ publicKey, endpoint }) =>
+      endpoint === undefined ? [] : [{ publicKey, endpoint }]
+    );
+    if (peers.length === 0) return;
+    await mustRun(this.#context, argvEndpoints(MESH_INTERFACE, peers), signal);
   }
 
   async #remembered(): Promise<readonly string[]> {

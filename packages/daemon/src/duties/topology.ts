@@ -19,7 +19,7 @@ import {
 } from "../daemon_context.ts";
 import { isBack } from "../farewell.ts";
 import { withRemembered } from "../state/removed_servers.ts";
-import { argvRotation, planRotations, type TrialStarts } from "../mesh/peer_monitor.ts";
+import { argvEndpoints, planRotations, type TrialStarts } from "../mesh/peer_monitor.ts";
 import {
   argvMeshStep,
   type MeshObserved,
@@ -349,7 +349,7 @@ export class EndpointDuty {
     this.#trials = plan.trials;
     this.#answered = plan.answered;
     for (const rotation of plan.rotations) {
-      await mustRun(this.#context, argvRotation(rotation, MESH_INTERFACE), signal);
+      await mustRun(this.#context, argvEndpoints(MESH_INTERFACE, [rotation]), signal);
       logger.info("trying another endpoint", { ...rotation });
     }
   }

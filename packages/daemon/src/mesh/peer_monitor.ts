@@ -82,7 +82,11 @@ function isFresh(session: Session | undefined, nowMs: number): boolean {
   return session?.handshakeAtMs !== undefined && nowMs - session.sinceMs <= HANDSHAKE_STALE_MS;
 }
 
-/** The command of a rotation. */
-export function argvRotation(rotation: Rotation, device: string): Argv {
-  return ["wg", "set", device, "peer", rotation.publicKey, "endpoint", rotation.endpoint];
+/** Says to WireGuard where peers are. Source: wg(8), `set`. */
+export function argvEndpoints(
+  device: string,
+  peers: readonly { readonly publicKey: string; readonly endpoint: string }[],
+): Argv {
+  const words = peers.flatMap((one) => ["peer", one.publicKey, "endpoint", one.endpoint]);
+  return ["wg", "set", device, ...words];
 }
