@@ -10,6 +10,7 @@ import {
   parseNewcomer,
   removeServer,
 } from "../src/commands/servers.ts";
+import { isShuttingDown } from "../src/commands/run.ts";
 import { collectStatus, renderStatus } from "../src/commands/status.ts";
 import { PEER_CACHE_FILE } from "../src/duties/topology.ts";
 import { REMOVED_FILE, renderRemovedServers, rowOfSeed } from "../src/state/removed_servers.ts";
@@ -139,4 +140,18 @@ Deno.test("parseNewcomer(): refuses anything that is not a server", () => {
   for (const text of ["", "{}", "[]", NEWCOMER.replace("10.210.3.0/24", "10.210.3.1/24")]) {
     assert.throws(() => parseNewcomer(text, 0), /standard input/);
   }
+});
+
+Deno.test("isShuttingDown(): who asks may be ended together with the daemon, and asks again", async () => {
+  const ask = (answers: { signal?: Deno.Signal; stdout?: string; exitCode?: number }[]) => {
+    const left = [...answers];
+    const process = new FakeProcess()
+      .on("systemctl is-system-running", () => left.length > 1 ? left.shift()! : left[0]!);
+    return isShuttingDown({ process });
+  };
+  assert.equal(await ask([{ stdout: "stopping\n", exitCode: 1 }]), true);
+  assert.equal(await ask([{ signal: "SIGTERM" }, { stdout: "stopping\n", exitCode: 1 }]), true);
+  assert.equal(await ask([{ stdout: "running\n" }, { stdout: "stopping\n" }]), false);
+  assert.equal(await ask([{ stdout: "degraded\n", exitCode: 1 }]), false);
+  assert.equal(await ask([{ signal: "SIGTERM" }]), false, "it ends all the same");
 });

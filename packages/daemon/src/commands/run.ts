@@ -122,11 +122,22 @@ export async function runDaemon(options: RunOptions): Promise<void> {
 
 /** This process ends. When all of the server does, the others are told; containers here go on else. */
 async function leave(context: DaemonContext, liveness: LivenessDuty): Promise<void> {
-  const argv = ["systemctl", "is-system-running"] as const;
-  const state = await tryRun(context, argv).catch(() => undefined);
-  if (state?.stdout.trim() !== "stopping") return liveness.close();
+  if (!await isShuttingDown(context)) return liveness.close();
   context.logger.info("the server shuts down");
   await liveness.leave();
+}
+
+/** systemd may be asked this often whether the server shuts down. */
+const STATE_TRIES = 5;
+
+/** Whether the server shuts down. Source: systemctl(1), `is-system-running`. */
+export async function isShuttingDown(context: Pick<DaemonContext, "process">): Promise<boolean> {
+  for (let tries = 0; tries < STATE_TRIES; tries++) {
+    const state = await tryRun(context, ["systemctl", "is-system-running"]).catch(() => undefined);
+    // systemd ends all processes of a unit in one go: the one that asks may be among them.
+    if (state && state.signal === undefined) return state.stdout.trim() === "stopping";
+  }
+  return false;
 }
 
 /** For commands of the CLI: reading a file is cheaper than starting this program to ask it. */
